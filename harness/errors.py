@@ -1,0 +1,19 @@
+"""The two ways a verb can fail, and the exit code each one stands for."""
+
+
+class HarnessError(Exception):
+    """A failure with a one-line explanation: what is wrong, where, what to do."""
+
+    exit_code = 2
+
+
+class WrongInput(HarnessError):
+    """The question itself is malformed: a bad config, a damaged file, an unknown name."""
+
+    exit_code = 2
+
+
+class CannotAnswer(HarnessError):
+    """The question is fine, but what is on disk cannot answer it yet, or not honestly."""
+
+    exit_code = 1
