@@ -1,0 +1,83 @@
+"""What a fit may be told: the law, the convention of N, the loss function, how uncertainty is drawn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class LawName(Enum):
+    chinchilla = "chinchilla"
+    skaling = "skaling"
+
+
+class ParamsKind(Enum):
+    """Which parameters N counts. The exponents depend on it (Pearce & Song 2406.12907)."""
+
+    non_embedding = "non_embedding"
+    total = "total"
+
+
+class LossUnit(Enum):
+    nats_per_token = "nats/token"
+    bits_per_byte = "bits/byte"
+
+
+class LossFunction(Enum):
+    """Of the residual in log loss."""
+
+    huber = "huber"
+    least_squares = "least_squares"
+
+
+class Resampling(Enum):
+    """What a bootstrap replicate redraws.
+
+    `cases` redraws rows and `sizes` whole model sizes, for runs that were found; `residuals` keeps the
+    cells and redraws their residuals, for a grid that was designed.
+    """
+
+    cases = "cases"
+    sizes = "sizes"
+    residuals = "residuals"
+
+
+@dataclass(kw_only=True)
+class LawConfig:
+    """One law and how it is fitted.
+
+    `delta` is where the Huber loss turns from square to linear, in log loss: 1e-3 is that of Hoffmann et
+    al. 2203.15556 and Besiroglu et al. 2404.10102.
+    """
+
+    name: LawName = LawName.chinchilla
+    loss: LossFunction = LossFunction.huber
+    delta: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not (self.delta > 0 and math.isfinite(self.delta)):
+            raise ValueError(f"law.delta must be a positive number, not {self.delta}")
+
+    @property
+    def effective_delta(self) -> float:
+        """The Huber delta; infinite for least squares."""
+        return self.delta if self.loss is LossFunction.huber else math.inf
+
+
+@dataclass(kw_only=True)
+class FitConfig:
+    """A fit with its intervals. `level` is the coverage of every interval."""
+
+    law: LawConfig = field(default_factory=LawConfig)
+    params: ParamsKind = ParamsKind.total
+    bootstraps: int = 1000
+    resampling: Resampling = Resampling.cases
+    seed: int = 0
+    level: float = 0.9
+
+    def __post_init__(self) -> None:
+        if self.bootstraps < 0:
+            raise ValueError(f"fit.bootstraps must not be negative, not {self.bootstraps}")
+        if not 0 < self.level < 1:
+            raise ValueError(f"fit.level must lie between 0 and 1, not {self.level}")
