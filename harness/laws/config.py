@@ -48,12 +48,14 @@ class LawConfig:
     """One law and how it is fitted.
 
     `delta` is where the Huber loss turns from square to linear, in log loss: 1e-3 is that of Hoffmann et
-    al. 2203.15556 and Besiroglu et al. 2404.10102.
+    al. 2203.15556 and Besiroglu et al. 2404.10102. `weak_prior` pulls the exponents towards those of
+    published tables (constants and source in `laws.fit`).
     """
 
     name: LawName = LawName.chinchilla
     loss: LossFunction = LossFunction.huber
     delta: float = 1e-3
+    weak_prior: bool = False
 
     def __post_init__(self) -> None:
         if not (self.delta > 0 and math.isfinite(self.delta)):
@@ -63,6 +65,12 @@ class LawConfig:
     def effective_delta(self) -> float:
         """The Huber delta; infinite for least squares."""
         return self.delta if self.loss is LossFunction.huber else math.inf
+
+    @property
+    def label(self) -> str:
+        """Such as 'chinchilla, huber 0.001, weak prior'."""
+        loss = f"huber {self.delta:g}" if self.loss is LossFunction.huber else "least squares"
+        return f"{self.name.value}, {loss}" + (", weak prior" if self.weak_prior else "")
 
 
 @dataclass(kw_only=True)
