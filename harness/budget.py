@@ -24,7 +24,9 @@ class HorizonConfig:
     def __post_init__(self) -> None:
         given = [n for n in ("tokens", "flops", "tokens_per_param") if getattr(self, n) is not None]
         if len(given) > 1:
-            raise ValueError(f"horizon: give one of tokens, flops, tokens_per_param, not {' and '.join(given)}")
+            raise ValueError(
+                f"horizon: give one of tokens, flops, tokens_per_param, not {' and '.join(given)}"
+            )
         for name in ("batch_tokens", *given):
             if getattr(self, name) <= 0:
                 raise ValueError(f"horizon.{name} must be positive, not {getattr(self, name)}")

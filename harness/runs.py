@@ -123,7 +123,9 @@ def write_text(path: Path, text: str) -> None:
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise WrongInput(f"cannot write {path}: {error.strerror}; free some space or check permissions") from error
+        raise WrongInput(
+            f"cannot write {path}: {error.strerror}; free some space or check permissions"
+        ) from error
 
 
 def read_json(path: Path) -> Any:
@@ -276,7 +278,9 @@ class Attempt:
             with path.open("ab+") as file:
                 file.write(torn_line_end(file) + text.encode())
         except OSError as error:
-            raise WrongInput(f"cannot write {path}: {error.strerror}; free some space and start again") from error
+            raise WrongInput(
+                f"cannot write {path}: {error.strerror}; free some space and start again"
+            ) from error
 
     def finish(self, record: RunRecord) -> None:
         self.check()

@@ -24,20 +24,19 @@ class ModelConfig:
     n_heads: int
     head_dim: int
     mlp_hidden: int
-    context: int
     n_kv_heads: int | None = None
     tied_embeddings: bool = True
     rope_base: float = 10000.0
 
     def __post_init__(self) -> None:
-        for field in ("width", "depth", "n_heads", "head_dim", "mlp_hidden", "context"):
+        for field in ("width", "depth", "n_heads", "head_dim", "mlp_hidden"):
             if getattr(self, field) < 1:
                 raise ValueError(f"model.{field} must be at least 1, not {getattr(self, field)}")
         if self.head_dim % 2:
             raise ValueError(f"model.head_dim must be even for rotary positions, not {self.head_dim}")
         if self.n_kv_heads is not None and (self.n_kv_heads < 1 or self.n_heads % self.n_kv_heads):
             raise ValueError(
-                f"model.n_kv_heads must divide n_heads: {self.n_heads} heads, {self.n_kv_heads} key/value heads"
+                f"model.n_kv_heads={self.n_kv_heads} must divide model.n_heads={self.n_heads}"
             )
 
 
@@ -128,13 +127,15 @@ class ModelShape:
         return self.flops_per_token.training * tokens
 
 
-def build_shape(model: ModelConfig, vocab_size: int) -> ModelShape:
-    """The architecture of `model` over a vocabulary of `vocab_size` tokens."""
+def build_shape(model: ModelConfig, vocab_size: int, context: int) -> ModelShape:
+    """The architecture of `model` over a vocabulary of `vocab_size` tokens and `context` positions."""
+    if context < 1:
+        raise WrongInput(f"context={context} must be at least 1 token")
     if vocab_size < 2:
         raise WrongInput(f"a vocabulary of {vocab_size} tokens cannot be modelled; check the tokenizer")
     return ModelShape(
         vocab_size=vocab_size,
-        context=model.context,
+        context=context,
         width=model.width,
         depth=model.depth,
         n_heads=model.n_heads,

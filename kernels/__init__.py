@@ -1,0 +1,1 @@
+"""Our own GPU kernels. This version has none yet: `attention=auto` uses PyTorch's SDPA."""

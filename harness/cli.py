@@ -1,0 +1,95 @@
+"""The command line: `harness <verb> [key=value ...]`. Each verb is one module of `harness.commands`."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import sys
+from pathlib import Path
+
+from harness import __version__
+from harness.errors import HarnessError
+
+VERBS = {
+    "prepare": "read a corpus, train its tokenizer, write token shards",
+    "plan": "show the cells of a sweep and their cost; spend nothing",
+    "train": "train one run",
+    "sweep": "train every planned cell that is not done",
+    "status": "where every planned cell stands",
+    "fit": "fit a scaling law to finished runs or a table",
+    "forecast": "predict a larger run and seal the prediction",
+    "score": "compare a sealed forecast with the run it was about",
+    "report": "write one self-contained HTML page of a sweep and its forecast",
+    "bench": "measure speed and memory against a named reference",
+}
+
+HELP = ("-h", "--help")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code: 0 done; 1 the question cannot be answered; 2 wrong input; 130 stopped by the user."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in HELP:
+        print(overview())
+        return 0
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    name, rest = words[0], words[1:]
+    if name not in VERBS:
+        print(f"harness: there is no verb {name!r}; choose from {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    if any(word in HELP for word in rest):
+        print(verb_help(name))
+        return 0
+    return run(name, rest)
+
+
+def run(name: str, rest: list[str]) -> int:
+    sys.argv = [f"harness {name}", *rest]
+    try:
+        importlib.import_module(f"harness.commands.{name}").main()
+    except HarnessError as error:
+        print(f"harness {name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"harness {name}: stopped; type the same command again to go on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+def overview() -> str:
+    width = max(map(len, VERBS))
+    lines = [f"  {name:<{width}}  {text}" for name, text in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: harness VERB [key=value ...]     (harness VERB --help for options and examples)",
+            "",
+            *lines,
+            "",
+            "exit codes: 0 done; 1 the question cannot be answered; 2 wrong input; 130 stopped",
+        ]
+    )
+
+
+def verb_help(name: str) -> str:
+    """The verb's own docstring and the groups it can choose from, read without importing anything."""
+    source = Path(__file__).parent / "commands" / f"{name}.py"
+    text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
+    groups = "\n".join(f"  {group}={'|'.join(options)}" for group, options in config_groups())
+    return f"{text}\n\nGroups (any value inside one can be overridden, e.g. optim.lr=0.01):\n{groups}\n\n" + (
+        "`harness " + name + " --cfg job` prints the whole resolved configuration."
+    )
+
+
+def config_groups() -> list[tuple[str, list[str]]]:
+    here = Path(__file__).parent
+    root = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    return [(folder.name, sorted(file.stem for file in folder.glob("*.yaml"))) for folder in folders]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

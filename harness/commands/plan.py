@@ -1,0 +1,39 @@
+"""Show the cells of a sweep, their FLOPs and their state; spend nothing.
+
+    harness plan experiment=demo
+    harness plan sweep.axes.model=[27k,56k,100k] sweep.axes.horizon.flops=[1e12,2e12] group=mine
+    harness plan experiment=demo write=true          also write runs/<group>/plan.jsonl and the frozen configs
+    harness plan experiment=demo format=json
+
+Axes multiply: every value of one with every value of the others. `horizon.flops` gives isoFLOP slices:
+the tokens of a cell follow from its model and its budget. The data must have been prepared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from harness.commands.cells import sweep_cells, write_cells
+from harness.commands.root import Experiment, Format, planned
+from harness.config import task_overrides, verb
+from harness.report.tables import print_plan
+from harness.report.terminal import print_json
+from harness.sweep.ledger import survey
+
+
+@dataclass(kw_only=True)
+class Settings(Experiment):
+    write: bool = False
+    extend: bool = False
+
+
+@verb("plan", Settings)
+def main(settings: Settings) -> None:
+    cells = sweep_cells(settings, "plan", Settings, task_overrides())
+    if settings.write:
+        write_cells(settings, cells, extend=settings.extend)
+    states = survey(settings.folder, [planned(cell) for cell in cells])
+    if settings.format is Format.json:
+        print_json([{**asdict(state.cell), "status": state.status} for state in states])
+    else:
+        print_plan(settings.group, states)

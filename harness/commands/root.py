@@ -1,0 +1,59 @@
+"""What every verb reads: one experiment, described once. Each verb's own schema adds what only it needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from pathlib import Path
+
+# TMPF
+from harness.laws.config import FitConfig
+from harness.sweep.local import LauncherConfig
+from harness.sweep.plan import PlannedCell, SweepConfig
+from harness.training.cell import Cell
+from harness.training.settings import TrainConfig
+
+
+class Format(Enum):
+    table = "table"
+    json = "json"
+
+
+@dataclass(kw_only=True)
+class Experiment(TrainConfig):
+    """Paths are relative to the working directory. `runs` is a sweep folder or a table of runs."""
+
+    data_dir: str = "data"
+    runs_dir: str = "runs"
+    runs: str | None = None
+    where: list[str] = field(default_factory=list)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    # TMPF2
+    format: Format = Format.table
+
+    @property
+    def folder(self) -> Path:
+        """Where this experiment's own runs lie."""
+        return Path(self.runs_dir) / self.group
+
+
+def train_config(experiment: Experiment) -> TrainConfig:
+    """The part of an experiment that one run depends on."""
+    return TrainConfig(**{f.name: getattr(experiment, f.name) for f in fields(TrainConfig)})
+
+
+def planned(cell: Cell) -> PlannedCell:
+    return PlannedCell(
+        run_id=cell.run_id,
+        model=cell.config.model.name,
+        params_non_embedding=cell.shape.params.non_embedding,
+        params_total=cell.shape.params.total,
+        tokens=cell.horizon.tokens,
+        steps=cell.horizon.steps,
+        flops=cell.flops,
+        lr=cell.peak_lr,
+        seed=cell.config.seed,
+        config_hash=cell.config_hash,
+    )

@@ -1,0 +1,53 @@
+"""Train one run. Typed again, it goes on from its checkpoint; a finished run is shown, not repeated.
+
+harness train model=56k horizon.tokens=2_000_000
+harness train model=1.8m horizon.flops=1e14 optim.lr=0.003 seed=1 group=mine
+harness train model=56k horizon.tokens_per_param=40 schedule=cosine attention=reference
+harness train experiment=demo_frontier
+harness train cell=runs/demo/<run>               a planned cell, from its frozen config
+harness train -m model=27k,56k horizon.tokens=1_000_000    Hydra's own multirun, one after another
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.commands.cells import own_cell
+from harness.commands.root import Experiment, Format
+from harness.config import verb
+from harness.errors import WrongInput
+from harness.report.tables import print_record
+from harness.report.terminal import print_json
+from harness.runs import RunDirectory
+from harness.training.cell import write_cell
+
+
+@dataclass(kw_only=True)
+class Settings(Experiment):
+    cell: str | None = None
+
+
+@verb("train", Settings)
+def main(settings: Settings) -> None:
+    run = (
+        planned_run(settings.cell)
+        if settings.cell
+        else write_cell(Path(settings.runs_dir), own_cell(settings))
+    )
+    from harness.training.run import Stopped, train
+
+    try:
+        record = train(run, progress=True)
+    except Stopped as stopped:
+        raise KeyboardInterrupt(str(stopped)) from stopped
+    if settings.format is Format.json:
+        print_json(asdict(record))
+    else:
+        print_record(record, run.path)
+
+
+def planned_run(path: str) -> RunDirectory:
+    if not Path(path).is_dir():
+        raise WrongInput(f"cell={path} is not a run directory")
+    return RunDirectory(Path(path))

@@ -1,0 +1,95 @@
+"""The one place that knows Hydra: where configs lie, how a verb gets its dataclass, what a bad key says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from harness.errors import HarnessError, WrongInput
+
+Schema = TypeVar("Schema")
+
+
+def config_dir() -> Path:
+    """The shipped configs of a wheel, else the checkout's."""
+    shipped = Path(__file__).parent / "configs"
+    return shipped if shipped.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def verb(name: str, schema: type[Schema]) -> Callable[[Callable[[Schema], None]], Callable[[], None]]:
+    """Turn `act(settings)` into a Hydra entry point reading configs/<name>.yaml against `schema`."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach `explain` instead of Hydra's own exit
+    register(name, schema)
+
+    def decorate(act: Callable[[Schema], None]) -> Callable[[], None]:
+        failures: list[HarnessError] = []
+
+        @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)
+        def run(config: DictConfig) -> None:
+            try:
+                act(to_settings(config))
+            except HarnessError as error:  # raised below: Hydra would print its own lines around it
+                failures.append(error)
+
+        def entry() -> None:
+            try:
+                run()
+            except (HydraException, OmegaConfBaseException) as error:
+                raise WrongInput(explain(error)) from error
+            if failures:
+                raise failures[0]
+
+        return entry
+
+    return decorate
+
+
+def register(name: str, schema: type) -> None:
+    """Make `schema` the type of configs/<name>.yaml; a typo or a wrong type is refused at compose."""
+    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+
+
+def to_settings(config: DictConfig) -> Any:
+    """The real dataclass, with its `__post_init__` checks. Raises WrongInput with their text."""
+    try:
+        return OmegaConf.to_object(config)
+    except ValueError as error:
+        raise WrongInput(explain(error)) from error
+
+
+def compose_all(name: str, schema: type[Schema], overrides: Sequence[Sequence[str]]) -> list[Schema]:
+    """One settings object per list of overrides, from configs/<name>.yaml."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    register(name, schema)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+            return [to_settings(compose(config_name=name, overrides=list(item))) for item in overrides]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise WrongInput(explain(error)) from error
+
+
+def task_overrides() -> list[str]:
+    """The overrides the user typed, as Hydra recorded them."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task)
+
+
+def explain(error: BaseException) -> str:
+    """One line out of Hydra's and OmegaConf's many."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
+    kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
+    text = " ".join(kept[:3]) if kept else type(error).__name__
+    return f"{text} (at {key})" if key and key not in text else text

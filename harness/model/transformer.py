@@ -1,0 +1,127 @@
+"""The whole model, top-down: a decoder-only, pre-norm transformer.
+
+B batch, T tokens, V vocabulary, W width, H query heads, K key/value heads, d head dimension,
+F MLP hidden size. `harness.shape.ModelShape` counts every parameter and matrix product below.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.model.attention import Attend
+from harness.shape import ModelShape
+
+
+class Transformer(nn.Module):
+    """Tokens in, logits out. `attend` is chosen by `harness.model.attention.build_attention`."""
+
+    def __init__(self, shape: ModelShape, attend: Attend) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Embedding(shape.vocab_size, shape.width)
+        self.blocks = nn.ModuleList(Block(shape, attend) for _ in range(shape.depth))
+        self.norm = RMSNorm(shape.width)
+        self.head = nn.Linear(shape.width, shape.vocab_size, bias=False)
+        if shape.tied_embeddings:
+            self.head.weight = self.embedding.weight
+        self.cos_Td: Tensor
+        self.sin_Td: Tensor
+        cos_Td, sin_Td = rotary_tables(shape.context, shape.head_dim, shape.rope_base)
+        self.register_buffer("cos_Td", cos_Td, persistent=False)
+        self.register_buffer("sin_Td", sin_Td, persistent=False)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """Logits [B, T, V]; T may be at most the shape's context."""
+        length = tokens_BT.shape[1]
+        if length > self.shape.context:
+            raise ValueError(
+                f"a sequence of {length} tokens is longer than the context of {self.shape.context}"
+            )
+        rotary = (self.cos_Td[:length], self.sin_Td[:length])
+        x_BTW = self.embedding(tokens_BT)
+        for block in self.blocks:
+            x_BTW = block(x_BTW, rotary)
+        return self.head(self.norm(x_BTW))
+
+    def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """Mean cross-entropy in nats per token, in float32 whatever the precision of the logits."""
+        logits_BTV = self(tokens_BT)
+        return F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten())
+
+
+class Block(nn.Module):
+    def __init__(self, shape: ModelShape, attend: Attend) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(shape.width)
+        self.attention = Attention(shape, attend)
+        self.mlp_norm = RMSNorm(shape.width)
+        self.mlp = SwiGLU(shape)
+
+    def forward(self, x_BTW: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        x_BTW = x_BTW + self.attention(self.attention_norm(x_BTW), rotary)
+        return x_BTW + self.mlp(self.mlp_norm(x_BTW))
+
+
+class Attention(nn.Module):
+    """Grouped-query causal attention; queries and keys are normalised per head, then rotated."""
+
+    def __init__(self, shape: ModelShape, attend: Attend) -> None:
+        super().__init__()
+        self.attend = attend
+        self.head_dim = shape.head_dim
+        self.sizes = [shape.n_heads * shape.head_dim] + 2 * [shape.n_kv_heads * shape.head_dim]
+        self.qkv = nn.Linear(shape.width, sum(self.sizes), bias=False)
+        self.query_norm = RMSNorm(shape.head_dim)
+        self.key_norm = RMSNorm(shape.head_dim)
+        self.out = nn.Linear(self.sizes[0], shape.width, bias=False)
+
+    def forward(self, x_BTW: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        q, k, v = (
+            part.unflatten(-1, (-1, self.head_dim)) for part in self.qkv(x_BTW).split(self.sizes, dim=-1)
+        )
+        q_BHTd = rotate(self.query_norm(q).transpose(1, 2), *rotary)
+        k_BKTd = rotate(self.key_norm(k).transpose(1, 2), *rotary)
+        out_BHTd = self.attend(q_BHTd, k_BKTd, v.transpose(1, 2))
+        return self.out(out_BHTd.transpose(1, 2).flatten(2))
+
+
+class SwiGLU(nn.Module):
+    """Shazeer 2020, arXiv:2002.05202: down(silu(gate(x)) * up(x))."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(shape.width, 2 * shape.mlp_hidden, bias=False)
+        self.down = nn.Linear(shape.mlp_hidden, shape.width, bias=False)
+
+    def forward(self, x_BTW: Tensor) -> Tensor:
+        gate_BTF, up_BTF = self.gate_up(x_BTW).chunk(2, dim=-1)
+        return self.down(F.silu(gate_BTF) * up_BTF)
+
+
+class RMSNorm(nn.Module):
+    """Zhang and Sennrich 2019, arXiv:1910.07467, computed in float32."""
+
+    def __init__(self, size: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * self.weight).to(x.dtype)
+
+
+def rotary_tables(length: int, head_dim: int, base: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [T, d / 2] of RoPE (Su et al. 2021, arXiv:2104.09864), in float64 then float32."""
+    frequency = base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angle_Td = torch.arange(length, dtype=torch.float64)[:, None] * frequency
+    return angle_Td.cos().float(), angle_Td.sin().float()
+
+
+def rotate(x_BHTd: Tensor, cos_Td: Tensor, sin_Td: Tensor) -> Tensor:
+    """Rotate the pairs (i, i + d / 2) of each head by its position's angle."""
+    first, second = x_BHTd.float().chunk(2, dim=-1)
+    turned = torch.cat((first * cos_Td - second * sin_Td, second * cos_Td + first * sin_Td), dim=-1)
+    return turned.to(x_BHTd.dtype)

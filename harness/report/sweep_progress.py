@@ -1,0 +1,94 @@
+"""A live view of a running sweep: cells done, tokens a second, time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from harness.report.terminal import duration, si
+from harness.runs import Status
+from harness.sweep.ledger import CellState
+
+
+class SweepProgress:
+    """On a terminal a table that updates in place; in a log one line a finished cell."""
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+        self.console = Console(file=sys.stderr, highlight=False)
+        self.live = Live(console=self.console, refresh_per_second=2) if sys.stderr.isatty() else None
+        self.began = time.monotonic()
+        self.flops_before: float | None = None
+        self.said: set[str] = set()
+
+    def __enter__(self) -> SweepProgress:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    def update(self, states: Sequence[CellState]) -> None:
+        if self.flops_before is None:
+            self.flops_before = spent(states)
+            self.said = {state.cell.run_id for state in states if state.finished}
+        if self.live:
+            self.live.update(self.table(states))
+        else:
+            self.say(states)
+
+    def table(self, states: Sequence[CellState]) -> Table:
+        table = Table(title=self.headline(states), title_justify="left", box=None, pad_edge=False)
+        for column in ("running", "progress", "loss", "tokens/s"):
+            table.add_column(column)
+        for state in states:
+            if state.status == Status.running.value:
+                table.add_row(*running_row(state))
+        return table
+
+    def headline(self, states: Sequence[CellState]) -> str:
+        done = sum(state.finished for state in states)
+        speed = sum(s.tokens_per_second or 0 for s in states if s.status == Status.running.value)
+        failed = sum(state.status == Status.failed.value for state in states)
+        note = f", {failed} failed" if failed else ""
+        return (
+            f"{self.group}: {done} of {len(states)} cells done{note}, {si(speed)} tokens/s, "
+            f"time left {self.time_left(states)}"
+        )
+
+    def time_left(self, states: Sequence[CellState]) -> str:
+        """From the FLOPs done since this view began; small cells are slower a FLOP, so it is an estimate."""
+        seconds = time.monotonic() - self.began
+        done = spent(states) - (self.flops_before or 0.0)
+        left = sum(state.cell.flops for state in states) - spent(states)
+        return duration(left / done * seconds) if done > 0 else "unknown"
+
+    def say(self, states: Sequence[CellState]) -> None:
+        for state in states:
+            ended = state.finished or state.status == Status.failed.value
+            if ended and state.cell.run_id not in self.said:
+                self.said.add(state.cell.run_id)
+                loss = f"loss {state.loss:.4f}" if state.loss is not None else state.note
+                print(f"{state.cell.run_id} {state.status}: {loss}; {self.headline(states)}", file=sys.stderr)
+
+
+def spent(states: Sequence[CellState]) -> float:
+    return sum(s.cell.flops * (1.0 if s.finished else s.tokens / s.cell.tokens) for s in states)
+
+
+def running_row(state: CellState) -> tuple[str, ...]:
+    share = state.tokens / state.cell.tokens
+    bar = "█" * round(20 * share) + "·" * (20 - round(20 * share))
+    loss = "-" if state.loss is None else f"{state.loss:.3f}"
+    speed = "starting" if state.tokens_per_second is None else f"{state.tokens_per_second:,.0f}"
+    return state.cell.run_id, f"{bar} {share:4.0%}", loss, speed

@@ -1,0 +1,172 @@
+"""A queue on this machine: one process a slot, largest cells first, a crash never stops the others.
+
+Each cell is a child process of its own, so a crash or an out-of-memory kill takes one cell with it. A
+child dies with its parent, and a sweep typed again goes on from the checkpoints.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.runs import RunDirectory, Status
+from harness.sweep.ledger import CellState, look
+from harness.sweep.plan import PlannedCell
+
+LOG = "log.txt"
+POLL_SECONDS = 0.5
+GRACE_SECONDS = 60.0
+EXIT_NOT_MINE = 1
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(kw_only=True)
+class LauncherConfig:
+    """`slots` cells at once, each pinned to `threads_per_slot` cores of its own."""
+
+    slots: int | None = None
+    threads_per_slot: int = 1
+    gpus: int = 0
+
+    def __post_init__(self) -> None:
+        if self.slots is not None and self.slots < 1:
+            raise ValueError(f"launcher.slots must be at least 1, not {self.slots}")
+        if self.threads_per_slot < 1 or self.gpus < 0:
+            raise ValueError("launcher.threads_per_slot must be at least 1 and launcher.gpus not negative")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one child may use."""
+
+    cores: tuple[int, ...]
+    gpu: int | None
+
+
+def build_slots(config: LauncherConfig, cores: Sequence[int]) -> list[Slot]:
+    """One slot per GPU where there are some, else one per group of cores."""
+    width = min(config.threads_per_slot, len(cores))
+    wanted = config.slots or config.gpus or max(1, len(cores) // width)
+    groups = [tuple(cores[(i * width + j) % len(cores)] for j in range(width)) for i in range(wanted)]
+    return [Slot(group, i % config.gpus if config.gpus else None) for i, group in enumerate(groups)]
+
+
+@dataclass
+class Child:
+    cell: PlannedCell
+    slot: Slot
+    process: subprocess.Popen[bytes]
+
+
+Watch = Callable[[list[CellState]], None]
+
+
+class Queue:
+    """Runs the cells that are not done, and tells `watch` how all of them stand."""
+
+    def __init__(
+        self, root: Path, cells: Sequence[PlannedCell], slots: Sequence[Slot], retry_failed: bool
+    ) -> None:
+        self.root = root
+        self.slots = list(slots)
+        self.states = {cell.run_id: look(RunDirectory(root / cell.run_id), cell) for cell in cells}
+        self.retry_failed = retry_failed
+        self.waiting = sorted(filter(self.launchable, cells), key=lambda cell: -cell.flops)
+        self.children: list[Child] = []
+
+    def launchable(self, cell: PlannedCell) -> bool:
+        status = self.states[cell.run_id].status
+        if status == Status.failed.value:
+            return self.retry_failed
+        return status in (Status.planned.value, Status.interrupted.value)
+
+    def run(self, watch: Watch) -> None:
+        """Until every cell has had its turn. Ctrl-C asks the children to save and stop, then waits."""
+        try:
+            while self.waiting or self.children or self.elsewhere():
+                self.reap()
+                self.launch()
+                self.refresh()
+                watch(list(self.states.values()))
+                time.sleep(POLL_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
+
+    def elsewhere(self) -> list[CellState]:
+        """Cells that another sweep of the same folder is running: waited for, not started twice."""
+        mine = {child.cell.run_id for child in self.children}
+        running = [s for s in self.states.values() if s.status == Status.running.value]
+        return [state for state in running if state.cell.run_id not in mine]
+
+    def launch(self) -> None:
+        busy = [child.slot for child in self.children]
+        for slot in [slot for slot in self.slots if slot not in busy]:
+            if not self.waiting:
+                return
+            cell = self.waiting.pop(0)
+            self.children.append(Child(cell, slot, start(self.root / cell.run_id, slot)))
+
+    def reap(self) -> None:
+        for child in [child for child in self.children if child.process.poll() is not None]:
+            self.children.remove(child)
+            self.update(child.cell)
+
+    def refresh(self) -> None:
+        others = {state.cell.run_id for state in self.elsewhere()}
+        for run_id in {child.cell.run_id for child in self.children} | others:
+            state = self.update(self.states[run_id].cell)
+            if run_id in others and self.launchable(state.cell):
+                self.waiting.append(state.cell)  # the other sweep died: its cell is ours now
+
+    def update(self, cell: PlannedCell) -> CellState:
+        self.states[cell.run_id] = look(RunDirectory(self.root / cell.run_id), cell)
+        return self.states[cell.run_id]
+
+    def stop(self) -> None:
+        for child in self.children:
+            child.process.terminate()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for child in self.children:
+            try:
+                child.process.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+
+
+def start(run: Path, slot: Slot) -> subprocess.Popen[bytes]:
+    """Train one planned cell in a child process pinned to the slot; its output goes to log.txt."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(len(slot.cores))}
+    if slot.gpu is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = str(slot.gpu)
+    with (run / LOG).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "harness", "train", f"cell='{run.resolve()}'"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,  # a Ctrl-C reaches the queue alone, which then asks politely
+            preexec_fn=lambda: settle(slot),
+        )
+
+
+def settle(slot: Slot) -> None:
+    """In the child, before it starts: its cores, and SIGTERM when the queue dies, however it dies."""
+    if slot.gpu is None and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, slot.cores)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def own_cores() -> list[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))

@@ -1,0 +1,187 @@
+"""What happens between spans of steps: metrics, validation, checkpoints, stopping."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Any
+
+import lightning
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from harness.runs import Attempt
+from harness.training.cell import Cell
+from harness.training.checkpoint import State, save
+from harness.training.module import Span, TrainingModule
+
+
+class Clock(lightning.Callback):
+    """Training seconds, over all attempts, without validation and saving; the first span of an attempt
+    (it may compile) counts as time but not towards the speed."""
+
+    def __init__(self, seconds_before: float, batch_tokens: int) -> None:
+        self.train_seconds = seconds_before
+        self.batch_tokens = batch_tokens
+        self.steady_seconds, self.steady_tokens, self.speed = 0.0, 0, 0.0
+        self.warm = False
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Span, index: int) -> None:
+        seconds = time.perf_counter() - self.started
+        tokens = (batch.stop - batch.start) * self.batch_tokens
+        self.train_seconds += seconds
+        self.speed = tokens / seconds
+        if self.warm:
+            self.steady_seconds += seconds
+            self.steady_tokens += tokens
+        self.warm = True
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.steady_tokens / self.steady_seconds if self.steady_seconds else self.speed
+
+
+class Metrics(lightning.Callback):
+    """One training row a span; ends the run when a loss is not finite."""
+
+    def __init__(self, cell: Cell, attempt: Attempt, clock: Clock) -> None:
+        self.cell, self.attempt, self.clock = cell, attempt, clock
+        self.diverged_at: int | None = None
+        self.train_loss: float | None = None
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Span, index: int) -> None:
+        result = module.span_result
+        if result.first_bad is not None:
+            self.diverged_at = batch.start + result.first_bad
+            trainer.should_stop = True
+            return
+        self.train_loss = math.fsum(result.losses) / len(result.losses)
+        self.attempt.append_metrics([self.row(batch, module, max(result.grad_norms))])
+
+    def row(self, span: Span, module: TrainingModule, grad_norm: float) -> dict[str, Any]:
+        tokens = span.stop * self.cell.horizon.batch_tokens
+        flops = self.cell.shape.training_flops(tokens)
+        peak = self.cell.config.hardware.peak_flops
+        return {
+            "kind": "train",
+            "step": span.stop,
+            "tokens": tokens,
+            "flops": flops,
+            "lr": module.lr_at(span.stop - 1),
+            "loss": self.train_loss,
+            "grad_norm": grad_norm,
+            "tokens_per_second": round(self.clock.speed, 1),
+            "mfu": self.clock.speed * flops / tokens / peak if peak else None,
+        }
+
+
+class Validation(lightning.Callback):
+    """Loss on the fixed validation windows, at the planned steps."""
+
+    def __init__(
+        self, cell: Cell, attempt: Attempt, windows: np.ndarray, windows_bytes: int, steps: set[int]
+    ) -> None:
+        self.cell, self.attempt, self.windows, self.steps = cell, attempt, windows, steps
+        self.tokens_per_byte = windows[:, 1:].size / windows_bytes
+        self.loss: float | None = None
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Span, index: int) -> None:
+        if batch.stop in self.steps and not trainer.should_stop:
+            self.measure(module, batch.stop)
+
+    def measure(self, module: TrainingModule, step: int) -> None:
+        self.loss = module.validation_loss(self.windows)
+        tokens = step * self.cell.horizon.batch_tokens
+        row = {
+            "kind": "validation",
+            "step": step,
+            "tokens": tokens,
+            "flops": self.cell.shape.training_flops(tokens),
+            "loss": self.loss if math.isfinite(self.loss) else None,
+            "bits_per_byte": self.bits_per_byte if math.isfinite(self.loss) else None,
+        }
+        self.attempt.append_metrics([row])
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Nats per token into bits per byte of the same text: comparable across tokenizers."""
+        return None if self.loss is None else self.loss * self.tokens_per_byte / math.log(2)
+
+
+class Saver(lightning.Callback):
+    """A checkpoint every so many seconds, and one when asked to stop."""
+
+    def __init__(self, cell: Cell, attempt: Attempt, clock: Clock) -> None:
+        self.cell, self.attempt, self.clock = cell, attempt, clock
+        self.saved_at = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Span, index: int) -> None:
+        due = time.monotonic() - self.saved_at >= self.cell.config.saving.checkpoint_seconds
+        if due and not trainer.should_stop and batch.stop < self.cell.horizon.steps:
+            self.save(module, batch.stop)
+
+    def save(self, module: TrainingModule, step: int) -> None:
+        self.attempt.check()
+        state = State(
+            step=step,
+            model=module.model.state_dict(),
+            optimizer=module.own_optimizer.state_dict(),
+            micro_batch=module.micro_batch,
+            train_seconds=self.clock.train_seconds,
+        )
+        save(self.attempt.run.checkpoints, state)
+        self.saved_at = time.monotonic()
+
+
+class StopOnSignal(lightning.Callback):
+    """SIGINT and SIGTERM only set a flag; the run saves and stops at the end of the span."""
+
+    def __init__(self, saver: Saver) -> None:
+        self.saver = saver
+        self.signal: int | None = None
+        self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note(self, number: int, _frame: FrameType | None) -> None:
+        self.signal = number
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Span, index: int) -> None:
+        finished = batch.stop == self.saver.cell.horizon.steps
+        if self.signal is not None and not finished and not trainer.should_stop:
+            self.saver.save(module, batch.stop)
+            trainer.should_stop = True
+
+    def restore(self) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+class ProgressBar(lightning.Callback):
+    """Live on a terminal, silent in a log file."""
+
+    def __init__(self, cell: Cell, first_step: int, clock: Clock) -> None:
+        self.clock = clock
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"))
+        self.progress = Progress(
+            *columns, TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True)
+        )
+        self.progress.console.file = sys.stderr
+        self.task = self.progress.add_task(
+            cell.run_id, total=cell.horizon.steps, completed=first_step, note="starting"
+        )
+
+    def on_train_start(self, *_: Any) -> None:
+        self.progress.start()
+
+    def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Span, index: int) -> None:
+        loss = module.span_result.losses[-1]
+        note = f"{self.clock.tokens_per_second:,.0f} tokens/s  loss {loss:.3f}"
+        self.progress.update(self.task, completed=batch.stop, note=note)
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        self.progress.stop()

@@ -1,0 +1,133 @@
+"""A cell: one run, fully resolved and frozen, so that nothing edited later can reach it. No torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from harness.budget import Horizon, build_horizon
+from harness.data.prepare import Prepared
+from harness.errors import WrongInput
+from harness.runs import CONFIG, RunDirectory, content_hash, write_json
+from harness.shape import ModelShape, build_shape
+from harness.training.settings import TrainConfig
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One planned run and what follows from its config."""
+
+    config: TrainConfig
+    shape: ModelShape
+    horizon: Horizon
+    tokens_path: str
+    corpus_hash: str
+    tokenizer_hash: str
+
+    @property
+    def flops(self) -> float:
+        return self.shape.training_flops(self.horizon.tokens)
+
+    @property
+    def peak_lr(self) -> float:
+        return self.config.optim.peak_lr(self.shape.width)
+
+    @property
+    def config_hash(self) -> str:
+        """Over everything that bears on the result; not over where files lie."""
+        return content_hash({k: v for k, v in self.to_json().items() if k != "tokens_path"})
+
+    @property
+    def run_id(self) -> str:
+        tokens = f"{self.horizon.tokens / 1e6:.3g}m"
+        return f"{self.config.model.name}-{tokens}-s{self.config.seed}-{self.config_hash[:8]}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "config": to_plain(self.config),
+            "shape": to_plain(self.shape),
+            "horizon": to_plain(self.horizon),
+            "tokens_path": self.tokens_path,
+            "corpus_hash": self.corpus_hash,
+            "tokenizer_hash": self.tokenizer_hash,
+        }
+
+
+def freeze(config: TrainConfig, prepared: Prepared) -> Cell:
+    """Resolve a config against prepared data. Raises WrongInput when the two do not fit."""
+    shape = build_shape(config.model, prepared.vocab_size, config.context)
+    return Cell(
+        config=config,
+        shape=shape,
+        horizon=build_horizon(config.horizon, shape),
+        tokens_path=str(prepared.path.resolve()),
+        corpus_hash=prepared.corpus_hash,
+        tokenizer_hash=prepared.tokenizer_hash,
+    )
+
+
+def write_cell(runs_dir: Path, cell: Cell) -> RunDirectory:
+    """Create the run directory with its frozen config; an existing equal one is left alone."""
+    run = RunDirectory(runs_dir / cell.config.group / cell.run_id)
+    if (run.path / CONFIG).exists():
+        read_cell(run)
+    else:
+        write_json(run.path / CONFIG, {"hash": cell.config_hash, **cell.to_json()})
+    return run
+
+
+def read_cell(run: RunDirectory) -> Cell:
+    """The frozen cell of a run directory. Raises WrongInput when it was edited since."""
+    value = run.config()
+    try:
+        cell = Cell(
+            config=from_plain(TrainConfig, value["config"]),
+            shape=from_plain(ModelShape, value["shape"]),
+            horizon=from_plain(Horizon, value["horizon"]),
+            tokens_path=value["tokens_path"],
+            corpus_hash=value["corpus_hash"],
+            tokenizer_hash=value["tokenizer_hash"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise WrongInput(f"{run.path / CONFIG} is damaged or of another version: {error}") from error
+    if cell.config_hash != value["hash"]:
+        raise WrongInput(
+            f"{run.path / CONFIG} was edited after it was frozen; plan a new run instead "
+            "(later edits must not reach planned runs)"
+        )
+    return cell
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses and enums as JSON-able values."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: to_plain(item) for key, item in value.items()}
+    return value
+
+
+def from_plain(kind: Any, value: Any) -> Any:
+    """The inverse of `to_plain` for a type annotation. Raises TypeError or ValueError on a misfit."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        hints = typing.get_type_hints(kind)
+        if unknown := value.keys() - hints.keys():
+            raise ValueError(f"{kind.__name__} has no {', '.join(sorted(unknown))}")
+        return kind(**{name: from_plain(hints[name], item) for name, item in value.items()})
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(value)
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        options = [option for option in typing.get_args(kind) if option is not type(None)]
+        return None if value is None else from_plain(options[0], value)
+    if typing.get_origin(kind) is list:
+        return [from_plain(typing.get_args(kind)[0], item) for item in value]
+    return value

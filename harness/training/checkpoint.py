@@ -1,0 +1,86 @@
+"""Checkpoints that survive a crash at any instant: write beside, flush, read back, rename, pointer last.
+
+The previous checkpoint stays until the next one has been read back; a damaged one falls back to it.
+Loading never executes pickled code.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.errors import WrongInput
+from harness.runs import write_text
+
+log = logging.getLogger(__name__)
+POINTER = "latest.json"
+KEEP = 2
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything a run needs to go on as if it had never stopped."""
+
+    step: int
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    micro_batch: int
+    train_seconds: float
+
+
+def save(folder: Path, state: State) -> Path:
+    """Write a checkpoint of `state`. Raises WrongInput when the disk is full; older ones survive."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{state.step:09d}.pt"
+    beside = folder / f".{path.name}.{os.getpid()}"
+    try:
+        with beside.open("wb") as file:
+            torch.save(vars(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        load_file(beside)
+        beside.replace(path)
+    except (OSError, RuntimeError) as error:
+        beside.unlink(missing_ok=True)
+        raise WrongInput(
+            f"cannot save checkpoint {path}: {getattr(error, 'strerror', None) or error}; "
+            "the previous checkpoint is kept; free some space and start again"
+        ) from error
+    write_text(folder / POINTER, json.dumps({"file": path.name}) + "\n")
+    for old in sorted(folder.glob("step-*.pt"))[:-KEEP]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def load_latest(folder: Path) -> State | None:
+    """The newest readable checkpoint, or None. Damaged ones are named in the log and passed over."""
+    if not folder.is_dir():
+        return None
+    for leftover in folder.glob(".step-*"):
+        leftover.unlink(missing_ok=True)
+    for path in candidates(folder):
+        try:
+            return load_file(path)
+        except Exception as error:  # a torn file fails in many ways; every one means: try the older file
+            log.warning("checkpoint %s is damaged (%s); falling back to the one before", path, error)
+    return None
+
+
+def candidates(folder: Path) -> list[Path]:
+    """The pointed-to checkpoint first, then the others from new to old."""
+    files = sorted(folder.glob("step-*.pt"), reverse=True)
+    try:
+        pointed = folder / json.loads((folder / POINTER).read_text())["file"]
+    except (OSError, ValueError, KeyError):
+        return files
+    return sorted(files, key=lambda path: path != pointed)
+
+
+def load_file(path: Path) -> State:
+    return State(**torch.load(path, map_location="cpu", weights_only=True))

@@ -1,0 +1,26 @@
+"""How much of the batch fits at once."""
+
+from __future__ import annotations
+
+from harness.shape import ModelShape
+
+FLOAT = 4
+
+
+def activation_bytes_per_sequence(shape: ModelShape) -> int:
+    """What one sequence keeps for the backward pass, counted in float32 tensors of the model's own code.
+
+    A block keeps about 14 tensors of the width (norms, residual sums, q, k, v before and after rotation,
+    the attention output) and 5 of the MLP's hidden size; the head keeps the logits three times (logits,
+    log-softmax, their gradient).
+    """
+    per_token = (
+        shape.depth * (14 * shape.width + 5 * shape.mlp_hidden) + 3 * shape.vocab_size + 4 * shape.width
+    )
+    return FLOAT * per_token * shape.context
+
+
+def micro_batch_sequences(shape: ModelShape, batch_sequences: int, activation_gib: float) -> int:
+    """The largest divisor of the batch whose activations fit; never less than one sequence."""
+    fits = int(activation_gib * 2**30 // activation_bytes_per_sequence(shape))
+    return max(n for n in range(1, batch_sequences + 1) if batch_sequences % n == 0 and n <= max(1, fits))

@@ -1,0 +1,143 @@
+"""The training step: gradients of one global batch, clipped, applied at the scheduled learning rate."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+from dataclasses import dataclass
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data.loader import Batches
+from harness.errors import WrongInput
+from harness.model.transformer import Transformer
+from harness.training.optim import build_optimizer, clip_gradients, set_lr
+from harness.training.schedule import LrAt
+from harness.training.settings import Compile, HardwareConfig, OptimConfig, Precision
+
+
+@dataclass(frozen=True)
+class Span:
+    """Optimizer steps start, ..., stop - 1, run back to back."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class SpanResult:
+    """Per-step mean losses in nats per token, and gradient norms before clipping."""
+
+    losses: list[float]
+    grad_norms: list[float]
+
+    @property
+    def first_bad(self) -> int | None:
+        """Index of the first step whose loss or gradient is not finite."""
+        pairs = zip(self.losses, self.grad_norms, strict=True)
+        bad = (i for i, (loss, norm) in enumerate(pairs) if not (math.isfinite(loss) and math.isfinite(norm)))
+        return next(bad, None)
+
+
+class TrainingModule(lightning.LightningModule):
+    """One Lightning batch is a span of optimizer steps.
+
+    Lightning's bookkeeping costs a few tenths of a millisecond a batch, which is several percent of a
+    tiny model's step; per span it vanishes, and losses leave the device once a span. Optimization is
+    manual for the same reason, and so that autocast never caches a weight across an update.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        batches: Batches,
+        optim: OptimConfig,
+        hardware: HardwareConfig,
+        lr_at: LrAt,
+        micro_batch: int,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = model
+        self.batches = batches
+        self.optim = optim
+        self.lr_at = lr_at
+        self.micro_batch = micro_batch
+        self.precision = hardware.precision
+        self.compiled = wants_compile(hardware.compile)
+        self.batch_loss = torch.compile(model.loss, dynamic=False) if self.compiled else model.loss
+        self.optimizer_state: dict | None = None
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        optimizer = build_optimizer(self.model, self.optim, self.lr_at(0))
+        if self.optimizer_state is not None:
+            optimizer.load_state_dict(self.optimizer_state)
+        return optimizer
+
+    def transfer_batch_to_device(self, batch: Span, device: torch.device, dataloader_idx: int) -> Span:
+        return batch  # a span holds no tensors; its batches move when they are read
+
+    @property
+    def own_optimizer(self) -> torch.optim.Optimizer:
+        """The bare optimizer, without Lightning's wrapper."""
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        return optimizer
+
+    def training_step(self, span: Span, _index: int) -> None:
+        optimizer = self.own_optimizer
+        pairs = [self.optimizer_step_at(step, optimizer) for step in range(span.start, span.stop)]
+        losses, norms = (torch.stack(column).tolist() for column in zip(*pairs, strict=True))
+        self.span_result = SpanResult(losses, norms)
+
+    def optimizer_step_at(self, step: int, optimizer: torch.optim.Optimizer) -> tuple[Tensor, Tensor]:
+        loss = self.accumulate_gradients(self.batches.batch(step))
+        norm = clip_gradients(self.model.parameters(), self.optim.clip_grad_norm)
+        set_lr(optimizer, self.lr_at(step))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss, norm
+
+    def accumulate_gradients(self, windows: np.ndarray) -> Tensor:
+        """Mean loss of the batch [sequences, context + 1], its gradients left in the parameters."""
+        parts = len(windows) // self.micro_batch
+        total = torch.zeros((), device=self.device)
+        for rows in np.split(windows, parts):
+            tokens, targets = self.to_device(rows)
+            with self.autocast():
+                loss = self.batch_loss(tokens, targets) / parts
+            loss.backward()
+            total += loss.detach()
+        return total
+
+    def to_device(self, windows: np.ndarray) -> tuple[Tensor, Tensor]:
+        rows = torch.from_numpy(windows).to(self.device, non_blocking=True)
+        return rows[:, :-1], rows[:, 1:]
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        if self.precision is Precision.bf16:
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    @torch.no_grad()
+    def validation_loss(self, windows: np.ndarray) -> float:
+        """Mean loss in nats per token over windows [n, context + 1]."""
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        for start in range(0, len(windows), self.micro_batch):
+            rows = windows[start : start + self.micro_batch]
+            tokens, targets = self.to_device(rows)
+            with self.autocast():
+                total += self.model.loss(tokens, targets).double() * len(rows)
+        return float(total) / len(windows)
+
+
+def wants_compile(choice: Compile) -> bool:
+    """`auto` compiles where a C++ compiler is found. Raises WrongInput for `always` without one."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if choice is Compile.always and not compiler:
+        raise WrongInput("hardware.compile=always needs a C++ compiler (g++); install one or use auto")
+    return choice is not Compile.never and compiler is not None

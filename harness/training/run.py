@@ -1,0 +1,231 @@
+"""One run, from a frozen cell to its record. The only caller of Lightning's Trainer."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import sys
+import time
+import warnings
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from harness.data.loader import Batches, target_bytes, validation_windows
+from harness.data.shards import TokenStore
+from harness.errors import WrongInput
+from harness.model.attention import build_attention
+from harness.model.init import build_model
+from harness.runs import PROVENANCE, Attempt, RunDirectory, RunRecord, Status, claim, write_json
+from harness.training.callbacks import Clock, Metrics, ProgressBar, Saver, StopOnSignal, Validation
+from harness.training.cell import Cell, read_cell
+from harness.training.checkpoint import State, load_latest
+from harness.training.memory import micro_batch_sequences
+from harness.training.module import Span, TrainingModule
+from harness.training.provenance import code_version, provenance
+from harness.training.schedule import build_schedule
+from harness.training.settings import Device
+
+ROWS_PER_RUN = 100
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its checkpoint is written."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the run reads: training batches and the fixed validation windows."""
+
+    batches: Batches
+    windows: np.ndarray
+    windows_bytes: int
+
+
+def train(run: RunDirectory, *, progress: bool = False) -> RunRecord:
+    """Train the frozen cell in `run` to its record; a finished run is returned as it is.
+
+    Raises CannotAnswer when another process owns the run, WrongInput on damaged files, Stopped after a
+    signal. Any other failure leaves its reason in failure.json.
+    """
+    if run.status() in (Status.done, Status.diverged):
+        return run.record()
+    cell = read_cell(run)
+    attempt = claim(run)
+    try:
+        return train_owned(cell, attempt, progress)
+    except Stopped:
+        attempt.end()
+        raise
+    except BaseException as error:
+        attempt.fail(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        raise
+
+
+def train_owned(cell: Cell, attempt: Attempt, progress: bool) -> RunRecord:
+    quiet_lightning()
+    device = choose_device(cell.config.hardware.device)
+    if cell.config.hardware.threads is not None:
+        torch.set_num_threads(cell.config.hardware.threads)
+    data = open_data(cell)
+    write_json(attempt.run.path / PROVENANCE, provenance(device))
+    state = load_latest(attempt.run.checkpoints)
+    module, attention = build_module(cell, data, state)
+    first = state.step if state else 0
+    evaluate_at = evaluation_steps(cell)
+
+    clock = Clock(state.train_seconds if state else 0.0, cell.horizon.batch_tokens)
+    metrics = Metrics(cell, attempt, clock)
+    validation = Validation(cell, attempt, data.windows, data.windows_bytes, evaluate_at)
+    saver = Saver(cell, attempt, clock)
+    stop = StopOnSignal(saver)
+    bar = [ProgressBar(cell, first, clock)] if progress and sys.stderr.isatty() else []
+    trainer = lightning.Trainer(
+        max_epochs=1,
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=1,
+        deterministic=cell.config.hardware.deterministic and device.type == "cuda",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[clock, metrics, validation, saver, stop, *bar],
+    )
+    try:
+        trainer.fit(module, spans(cell, first, evaluate_at))
+    finally:
+        stop.restore()
+    if stop.signal is not None and trainer.should_stop:
+        raise Stopped(f"{attempt.run.path} was stopped by signal {stop.signal}; start it again to go on")
+    record = finished(cell, attempt, data, module, attention, metrics, validation, clock)
+    attempt.finish(record)
+    return record
+
+
+def open_data(cell: Cell) -> Data:
+    """Open the prepared tokens and check that they are the ones the cell was planned for."""
+    store = TokenStore.open(Path(cell.tokens_path))
+    if store.manifest.corpus_hash != cell.corpus_hash or store.manifest.tokenizer_hash != cell.tokenizer_hash:
+        raise WrongInput(
+            f"{cell.tokens_path} holds another corpus or tokenizer than the run was planned for; "
+            "run `harness prepare` again or plan anew"
+        )
+    context, config = cell.horizon.context, cell.config
+    batches = Batches(
+        store,
+        split="train",
+        context=context,
+        batch_sequences=cell.horizon.batch_sequences,
+        seed=config.data_seed,
+    )
+    windows = validation_windows(store, context, config.evaluation.tokens)
+    return Data(batches, windows, target_bytes(windows, store.bytes_per_token))
+
+
+def build_module(cell: Cell, data: Data, state: State | None) -> tuple[TrainingModule, str]:
+    config = cell.config
+    attend, attention = build_attention(config.attention.kind)
+    model = build_model(cell.shape, attend, config.init, config.seed)
+    micro_batch = (
+        state.micro_batch
+        if state
+        else micro_batch_sequences(cell.shape, cell.horizon.batch_sequences, config.hardware.activation_gib)
+    )
+    lr_at = build_schedule(config.schedule, cell.peak_lr, cell.horizon.steps, cell.horizon.batch_tokens)
+    module = TrainingModule(model, data.batches, config.optim, config.hardware, lr_at, micro_batch)
+    if state:
+        model.load_state_dict(state.model)
+        module.optimizer_state = state.optimizer
+    return module, attention
+
+
+def evaluation_steps(cell: Cell) -> set[int]:
+    """After every so many tokens, rounded to whole steps, and at the end."""
+    every = max(1, round(cell.config.evaluation.every_tokens / cell.horizon.batch_tokens))
+    return {*range(every, cell.horizon.steps, every), cell.horizon.steps}
+
+
+def spans(cell: Cell, first: int, evaluate_at: set[int]) -> DataLoader:
+    """The steps from `first` on, cut where a row is logged or the model is validated."""
+    steps = cell.horizon.steps
+    every = max(1, min(cell.config.saving.log_steps, steps // ROWS_PER_RUN))
+    cuts = sorted({first} | {s for s in {*range(0, steps, every), *evaluate_at, steps} if s > first})
+    parts = [Span(start, stop) for start, stop in itertools.pairwise(cuts)]
+    return DataLoader(parts, batch_size=None)  # type: ignore[arg-type]  # any sequence will do
+
+
+def finished(
+    cell: Cell,
+    attempt: Attempt,
+    data: Data,
+    module: TrainingModule,
+    attention: str,
+    metrics: Metrics,
+    validation: Validation,
+    clock: Clock,
+) -> RunRecord:
+    config, shape, horizon = cell.config, cell.shape, cell.horizon
+    loss = validation.loss if validation.loss is not None and math.isfinite(validation.loss) else None
+    diverged = metrics.diverged_at is not None or loss is None
+    return RunRecord(
+        run_id=cell.run_id,
+        group=config.group,
+        status=(Status.diverged if diverged else Status.done).value,
+        reason=f"loss or gradient not finite at step {metrics.diverged_at}" if diverged else "",
+        params_total=shape.params.total,
+        params_non_embedding=shape.params.non_embedding,
+        params_embedding=shape.params.embedding,
+        params_head=shape.params.head,
+        tokens=horizon.tokens,
+        unique_tokens=data.batches.unique_tokens(horizon.steps),
+        epochs=data.batches.epoch(horizon.steps),
+        steps=horizon.steps,
+        flops=cell.flops,
+        loss=None if diverged else loss,
+        loss_kind="validation, nats per token",
+        bits_per_byte=None if diverged else validation.bits_per_byte,
+        train_loss=metrics.train_loss,
+        lr=cell.peak_lr,
+        batch_tokens=horizon.batch_tokens,
+        schedule=config.schedule.kind.value,
+        optimizer=config.optim.kind.value,
+        width=shape.width,
+        depth=shape.depth,
+        n_heads=shape.n_heads,
+        context=shape.context,
+        vocab_size=shape.vocab_size,
+        seed=config.seed,
+        data_seed=config.data_seed,
+        precision=config.hardware.precision.value,
+        attention=attention,
+        compiled=module.compiled,
+        corpus_hash=cell.corpus_hash,
+        tokenizer_hash=cell.tokenizer_hash,
+        config_hash=cell.config_hash,
+        code_version=code_version(),
+        train_seconds=round(clock.train_seconds, 3),
+        tokens_per_second=round(clock.tokens_per_second, 1),
+        attempts=attempt.number,
+        finished_at=datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds"),
+    )
+
+
+def choose_device(device: Device) -> torch.device:
+    """Raises WrongInput when a GPU is asked for and none is there."""
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise WrongInput("hardware.device=cuda but torch sees no GPU; use auto or cpu")
+    use_gpu = device is not Device.cpu and torch.cuda.is_available()
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+def quiet_lightning() -> None:
+    """Lightning advertises and warns about loops that are not ours; our numbers go to files."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")

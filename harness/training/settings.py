@@ -1,0 +1,133 @@
+"""What a user may set about a training run. Torch-free, so that planning needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from harness.budget import HorizonConfig
+from harness.data.corpus import CorpusConfig
+from harness.data.tokenizer import TokenizerConfig
+from harness.model.settings import AttentionConfig, InitConfig
+from harness.shape import ModelConfig
+from harness.training.schedule import ScheduleConfig
+
+
+class OptimizerKind(Enum):
+    adamw = "adamw"
+
+
+@dataclass(kw_only=True)
+class OptimConfig:
+    """`lr` is the peak for a model of `reference_width`; other widths get
+    lr * (width / reference_width) ** -width_exponent. An exponent of 0 gives every width the same."""
+
+    kind: OptimizerKind = OptimizerKind.adamw
+    lr: float
+    reference_width: int = 64
+    width_exponent: float = 0.0
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ValueError(f"optim.lr must be positive, not {self.lr}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"optim.{name} must lie in [0, 1), not {getattr(self, name)}")
+        if self.clip_grad_norm <= 0:
+            raise ValueError("optim.clip_grad_norm must be positive; a huge value switches clipping off")
+
+    def peak_lr(self, width: int) -> float:
+        return self.lr * (width / self.reference_width) ** -self.width_exponent
+
+
+class Precision(Enum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+class Compile(Enum):
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+class Device(Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass(kw_only=True)
+class HardwareConfig:
+    """`auto` compiles where a compiler is found. `activation_gib` bounds the activations of one
+    micro-batch; it is a setting rather than a reading so that a resumed run splits its batch alike.
+    MFU is reported only where `peak_flops` (FLOP/s of the device at this precision) is given."""
+
+    device: Device = Device.auto
+    precision: Precision = Precision.fp32
+    compile: Compile = Compile.auto
+    threads: int | None = None
+    activation_gib: float = 1.0
+    deterministic: bool = True
+    peak_flops: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"hardware.threads must be at least 1, not {self.threads}")
+        if self.activation_gib <= 0:
+            raise ValueError("hardware.activation_gib must be positive")
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    """Validation on the same `tokens` tokens, after every `every_tokens` trained tokens and at the end."""
+
+    tokens: int = 131_072
+    every_tokens: int = 2_000_000
+
+    def __post_init__(self) -> None:
+        if self.tokens < 1 or self.every_tokens < 1:
+            raise ValueError("evaluation.tokens and evaluation.every_tokens must be positive")
+
+
+@dataclass(kw_only=True)
+class SavingConfig:
+    """A metrics row at least every `log_steps` steps (and at least 100 a run), a checkpoint every
+    `checkpoint_seconds`. Neither changes the result."""
+
+    log_steps: int = 50
+    checkpoint_seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        if self.log_steps < 1 or self.checkpoint_seconds < 0:
+            raise ValueError("saving.log_steps must be at least 1 and saving.checkpoint_seconds not negative")
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    """One training run. Everything here is frozen into its config.json when it is planned."""
+
+    group: str
+    corpus: CorpusConfig
+    tokenizer: TokenizerConfig
+    model: ModelConfig
+    context: int
+    horizon: HorizonConfig
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    init: InitConfig = field(default_factory=InitConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    saving: SavingConfig = field(default_factory=SavingConfig)
+    seed: int = 0
+    data_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.group or not all(c.isalnum() or c in "._-" for c in self.group):
+            raise ValueError(f"group={self.group!r} must be a plain folder name: letters, digits, . _ -")
