@@ -13,7 +13,7 @@ from harness.laws.config import FitConfig, Resampling
 from harness.laws.fit import Fit, finite
 from harness.laws.newton import minimise
 from harness.laws.observations import SAME_SIZE, Observations
-from harness.laws.solve import SMALLEST_FLOOR, at_lower_floor
+from harness.laws.solve import SMALLEST_FLOOR, Solution, at_lower_floor
 from harness.laws.surfaces import ALPHA, Floats, Law, exponent_a, optimum_6nd, shifted
 
 WARM_DELTA = 0.01
@@ -65,47 +65,53 @@ def size_weights(observations: Observations, count: int, rng: np.random.Generato
     cluster = size_clusters(observations)
     number = int(cluster[-1]) + 1
     if number < 4:
-        raise CannotAnswer(f"resampling sizes needs at least 4 of them, here are {number}; use resampling=residuals")
+        raise CannotAnswer(
+            f"resampling sizes needs at least 4 of them, here are {number}; use resampling=residuals"
+        )
     return rng.multinomial(number, np.full(number, 1 / number), size=count)[:, cluster].astype(float)
 
 
-def redrawn_targets(fit: Fit, count: int, rng: np.random.Generator) -> Floats:
+def redrawn_targets(solution: Solution, count: int, rng: np.random.Generator) -> Floats:
     """Fitted ln L plus residuals drawn with replacement, [K, n].
 
     Residuals are centred and inflated by sqrt(n / (n - p)), which fitting has taken out of them.
     """
-    residual = -fit.solution.residual
-    n, p = len(residual), fit.solution.theta.shape[1]
+    residual = -solution.residual
+    n, p = len(residual), solution.theta.shape[1]
     inflated = (residual - residual.mean()) * math.sqrt(n / max(n - p, 1))
-    fitted = fit.solution.problem.y[0] - residual
+    fitted = solution.problem.y[0] - residual
     return np.asarray(fitted + inflated[rng.integers(n, size=(count, n))])
 
 
 def bootstrap(
-    observations: Observations, fit: Fit, count: int, resampling: Resampling = Resampling.cases, seed: int = 0
+    observations: Observations,
+    solution: Solution,
+    count: int,
+    resampling: Resampling = Resampling.cases,
+    seed: int = 0,
 ) -> Replicates:
     """Refit `count` resamples from a warm start. Same seed, same result, whatever the order of the rows.
 
     Raises CannotAnswer when `sizes` are to be redrawn and there are fewer than four.
     """
     rng = np.random.default_rng(seed)
-    problem = fit.solution.problem
+    problem = solution.problem
     match resampling:
         case Resampling.cases:
             problem = replace(problem, weights=case_weights(observations, count, rng))
         case Resampling.sizes:
             problem = replace(problem, weights=size_weights(observations, count, rng))
         case Resampling.residuals:
-            problem = replace(problem, y=redrawn_targets(fit, count, rng))
-    start = np.repeat(fit.solution.theta, count, axis=0)
+            problem = replace(problem, y=redrawn_targets(solution, count, rng))
+    start = np.repeat(solution.theta, count, axis=0)
     found = minimise(problem, start, first_delta=WARM_DELTA)
     ends = (found.theta[:, ALPHA:] <= problem.lower[ALPHA:] + 1e-6) | (
         found.theta[:, ALPHA:] >= problem.upper[ALPHA:] - 1e-6
     )
     bound = at_lower_floor(problem, found.theta) | ends.any(axis=1)
     return Replicates(
-        law=fit.solution.law,
-        theta=shifted(found.theta, *fit.solution.centre),
+        law=solution.law,
+        theta=shifted(found.theta, *solution.centre),
         resampling=resampling,
         seed=seed,
         at_bound=int(bound.sum()),
@@ -122,9 +128,7 @@ def interval(values: Floats, level: float) -> Interval:
 def param_intervals(replicates: Replicates, level: float) -> dict[str, Interval]:
     """Of every natural parameter and of the exponent a."""
     natural = np.concatenate([np.exp(replicates.theta[:, :ALPHA]), replicates.theta[:, ALPHA:]], axis=1)
-    found = {
-        name: interval(natural[:, at], level) for at, name in enumerate(replicates.law.parameters)
-    }
+    found = {name: interval(natural[:, at], level) for at, name in enumerate(replicates.law.parameters)}
     return {**found, "exponent_a": interval(exponent_a(replicates.theta), level)}
 
 
@@ -157,7 +161,7 @@ def fit_json(
     """
     flops = budgets or tuple(m * float(observations.flops.max()) for m in MULTIPLES)
     replicates = (
-        bootstrap(observations, fit, config.bootstraps, config.resampling, config.seed)
+        bootstrap(observations, fit.solution, config.bootstraps, config.resampling, config.seed)
         if config.bootstraps
         else None
     )

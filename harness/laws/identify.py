@@ -84,7 +84,9 @@ def check_design(observations: Observations) -> list[Check]:
     checks = []
     for label, values in (("sizes", observations.params), ("token counts", observations.tokens)):
         count = levels(values)
-        reason = f"{count} distinct {label}; {FEWEST_LEVELS} are needed to tell an exponent from its amplitude"
+        reason = (
+            f"{count} distinct {label}; {FEWEST_LEVELS} are needed to tell an exponent from its amplitude"
+        )
         checks.append(Check(label, grade(count < FEWEST_LEVELS), count, FEWEST_LEVELS, reason))
     u, v = np.log(observations.params), np.log(observations.tokens)
     spread = np.linalg.svd(np.stack([u - u.mean(), v - v.mean()]), compute_uv=False)
@@ -101,7 +103,9 @@ def check_floor(solution: Solution, profile: Profile) -> Check:
     share = float(np.exp(solution.theta[0, LOG_E] - solution.problem.y.min()))
     zero = share < FLOOR_AT_ZERO or bool(at_lower_floor(solution.problem, solution.theta)[0])
     low, high = profile.interval
-    shown = f"[{'0' if low is None else f'{low:.3f}'}, {'the smallest loss' if high is None else f'{high:.3f}'}]"
+    shown = (
+        f"[{'0' if low is None else f'{low:.3f}'}, {'the smallest loss' if high is None else f'{high:.3f}'}]"
+    )
     interval = f"its {profile.level:.0%} profile interval is {shown}"
     reason = f"E is {share:.3f} of the smallest loss; {interval}"
     if zero:
@@ -135,7 +139,9 @@ def check_terms(solution: Solution) -> list[Check]:
         move = float(np.median(np.log1p((highest - lowest) / np.maximum(others + lowest, 1e-9))))
         if solution.theta.shape[1] > 5:
             move = float(np.ptp(term[0])) * float(solution.theta[0, 5])
-        reason = f"{label} moves the loss by {move:.2%} across the sweep, the residual is {solution.scale:.2%}"
+        reason = (
+            f"{label} moves the loss by {move:.2%} across the sweep, the residual is {solution.scale:.2%}"
+        )
         checks.append(Check(label, grade(move < solution.scale), move, solution.scale, reason))
     return checks
 
@@ -163,7 +169,9 @@ def check_residual(solution: Solution, observations: Observations) -> list[Check
     noise, freedom = seed_noise(observations)
     if freedom >= 3 and noise > 0:
         factor = scale / noise
-        reason = f"the residual {scale:.2%} is {factor:.1f} times the seed noise {noise:.2%} ({freedom} repeats)"
+        reason = (
+            f"the residual {scale:.2%} is {factor:.1f} times the seed noise {noise:.2%} ({freedom} repeats)"
+        )
         checks.append(Check("seed noise", grade(False, factor > SEED_FACTOR), factor, SEED_FACTOR, reason))
     return checks
 

@@ -157,7 +157,9 @@ def collect(
         contents.add(content)
         kept.append(row)
     if not kept:
-        raise CannotAnswer(f"no usable run is left of {len(rows)}: {summary(dropped) or 'the filter kept none'}")
+        raise CannotAnswer(
+            f"no usable run is left of {len(rows)}: {summary(dropped) or 'the filter kept none'}"
+        )
     refuse_mixture("corpora", "corpus hashes", {row.corpus_hash for row in kept})
     refuse_mixture("tokenizers", "tokenizer hashes", {row.tokenizer_hash for row in kept})
     if any(row.flops is None for row in kept):
@@ -201,7 +203,9 @@ def unusable(row: Row) -> str:
 def refuse_mixture(things: str, label: str, found: set[str]) -> None:
     if len(found) > 1:
         shown = ", ".join(sorted(h[:12] or "(unknown)" for h in found))
-        raise CannotAnswer(f"the runs have different {things} ({label} {shown}); fit one at a time with where=")
+        raise CannotAnswer(
+            f"the runs have different {things} ({label} {shown}); fit one at a time with where="
+        )
 
 
 def summary(dropped: Sequence[Skipped]) -> str:
@@ -234,6 +238,10 @@ def best_of_cell(observations: Observations) -> Observations:
     keep = np.zeros(len(observations), dtype=bool)
     for rows in cells(observations):
         keep[min(rows, key=lambda i: observations.loss[i])] = True
-    left = [Skipped(n, "not the best of its cell") for n, k in zip(observations.run_ids, keep, strict=True) if not k]
+    left = [
+        Skipped(n, "not the best of its cell")
+        for n, k in zip(observations.run_ids, keep, strict=True)
+        if not k
+    ]
     best = observations.subset(keep)
     return Observations(**{**vars(best), "dropped": (*observations.dropped, *left)})

@@ -1,0 +1,90 @@
+"""Whether a sweep supports a bet. Every reason is a measured check with its number."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from harness.forecast.backtest import Backtest
+from harness.laws.fit import Fit, FitStatus
+from harness.laws.identify import Check, Grade, grade
+from harness.laws.observations import Observations, levels
+
+if TYPE_CHECKING:
+    from harness.forecast.predict import Prediction
+
+ENOUGH_LEVELS = 4
+"""Three sizes or token counts determine the law with nothing left to contradict it."""
+
+HOPELESS_WIDTH, WIDE_WIDTH = 1.0, 0.5
+"""Half-width of the interval over the predicted gain on the best run of the sweep: at 1 the interval
+reaches back to what is already in hand and the forecast says nothing."""
+
+
+class Verdict(Enum):
+    supported = "supported"
+    weak = "weak"
+    refused = "refused"
+
+
+def judge(
+    observations: Observations, fit: Fit, prediction: Prediction, backtest: Backtest
+) -> tuple[Verdict, tuple[str, ...]]:
+    """The verdict and the reasons for anything less than `supported`, the gravest first.
+
+    E being weakly determined is no reason: what counts is the width of the interval at the target.
+    """
+    checks = [
+        *(check for check in fit.checks if check.name != "floor" or check.grade is Grade.failed),
+        *check_levels(observations),
+        *check_reach(observations, prediction, backtest),
+        check_width(observations, prediction),
+    ]
+    failed = [check.reason for check in checks if check.grade is Grade.failed]
+    weak = [check.reason for check in checks if check.grade is Grade.weak]
+    if failed or fit.status is FitStatus.not_identified:
+        low, high = prediction.interval
+        number = f"for the record, the fits would say {prediction.loss:.4f} [{low:.4f}, {high:.4f}]; do not bet on it"
+        return Verdict.refused, (*failed, *weak, number)
+    return (Verdict.weak if weak else Verdict.supported), tuple(weak)
+
+
+def check_levels(observations: Observations) -> list[Check]:
+    checks = []
+    for label, values in (("sizes", observations.params), ("token counts", observations.tokens)):
+        count = levels(values)
+        reason = f"only {count} distinct {label}: they fit the law with nothing left to contradict it"
+        checks.append(Check(f"few {label}", grade(False, count < ENOUGH_LEVELS), count, ENOUGH_LEVELS, reason))
+    return checks
+
+
+def check_reach(observations: Observations, prediction: Prediction, backtest: Backtest) -> list[Check]:
+    """How far the bet lies beyond the sweep, against the sweep's own span and its backtest."""
+    ratio = prediction.ratio
+    span = float(observations.flops.max() / observations.flops.min())
+    covered = backtest.largest_ratio
+    far = f"the target has {ratio:.3g} times the compute of the largest run"
+    return [
+        Check(
+            "span", grade(ratio > span), ratio, span, f"{far}, further than the sweep spans itself ({span:.3g} times)"
+        ),
+        Check(
+            "backtest",
+            grade(False, ratio > covered),
+            ratio,
+            covered,
+            f"{far}; inside the sweep extrapolation could be tested up to {covered:.3g} times",
+        ),
+    ]
+
+
+def check_width(observations: Observations, prediction: Prediction) -> Check:
+    """The interval against the gain it is meant to predict."""
+    gain = math.log(float(observations.loss.min()) / prediction.loss)
+    width = prediction.half_width / gain if gain > 0 else 1e6
+    reason = (
+        f"the interval is +-{prediction.half_width:.1%} of the loss, "
+        f"the predicted gain on the sweep's best run {gain:.1%}"
+    )
+    return Check("width", grade(width >= HOPELESS_WIDTH, width >= WIDE_WIDTH), width, WIDE_WIDTH, reason)
