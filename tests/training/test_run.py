@@ -1,0 +1,185 @@
+"""Real training of a tiny model: it learns, it resumes to the bit, it survives what users do to it."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from harness.errors import CannotAnswer, WrongInput
+from harness.runs import CONFIG, METRICS, RECORD, RunDirectory, Status, claim
+from harness.training.callbacks import Validation
+from harness.training.run import train
+
+
+def science_of(run: RunDirectory) -> tuple[dict, list[dict]]:
+    rows = [{k: v for k, v in row.items() if k not in ("tokens_per_second", "mfu")} for row in run.metrics()]
+    return run.record().science(), rows
+
+
+def test_a_run_learns_and_writes_everything_down(planned_run):
+    run = planned_run()
+    record = train(run)
+    assert record.status == "done"
+    assert record.loss < 2.5 < 5.0 < run.metrics()[0]["loss"]
+    assert record.tokens == record.steps * record.batch_tokens == 59_904
+    nats = record.loss / 0.6931471805599453
+    assert nats < record.bits_per_byte < 1.01 * nats  # a byte a token, but document ends have none
+    kinds = {row["kind"] for row in run.metrics()}
+    assert kinds == {"train", "validation"}
+    assert [r["tokens"] for r in run.metrics() if r["kind"] == "validation"] == [19_968, 39_936, 59_904]
+    provenance = json.loads((run.path / "provenance.json").read_text())
+    assert provenance["packages"]["torch"] == torch.__version__
+
+
+def test_equal_seeds_give_equal_runs_and_other_seeds_do_not(planned_run):
+    first = train(planned_run("group=a"))
+    again = train(planned_run("group=b"))
+    other = train(planned_run("group=c", "seed=1"))
+    assert first.loss == again.loss
+    assert first.loss != other.loss
+
+
+def test_accumulation_does_not_change_the_result(planned_run):
+    whole = train(planned_run())
+    parts = train(planned_run("hardware.activation_gib=1e-6"))
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-4)
+
+
+def test_a_finished_run_is_shown_not_repeated(planned_run):
+    run = planned_run()
+    first = train(run)
+    stamp = (run.path / RECORD).stat().st_mtime_ns
+    assert train(run) == first
+    assert (run.path / RECORD).stat().st_mtime_ns == stamp
+
+
+def test_killed_twice_it_ends_like_an_undisturbed_run(planned_run):
+    calm, stormy = planned_run("group=calm"), planned_run("group=stormy", "saving.checkpoint_seconds=0")
+    calm_record = train(calm)
+    for kill_at in (30, 70):
+        kill_at_step(stormy, kill_at)
+        assert stormy.status() is Status.interrupted
+    train(stormy)
+    record, rows = science_of(stormy)
+    assert stormy.record().attempts == 3
+    differ = {"group", "run_id", "config_hash"}
+    assert {k: v for k, v in record.items() if k not in differ} == {
+        k: v for k, v in calm_record.science().items() if k not in differ
+    }
+    assert rows == science_of(calm)[1]
+
+
+def kill_at_step(run: RunDirectory, step: int) -> None:
+    """Train in a child process and SIGKILL it once its metrics have passed `step`."""
+    child = spawn(run)
+    wait_for_step(run, step, child)
+    child.kill()
+    child.wait()
+
+
+def spawn(run: RunDirectory) -> subprocess.Popen:
+    command = [sys.executable, "-m", "harness", "train", f"cell='{run.path}'"]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_step(run: RunDirectory, step: int, child: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if any(row["step"] >= step for row in run.metrics()):
+            return
+        assert child.poll() is None, child.stderr.read()
+        time.sleep(0.01)
+    raise AssertionError(f"never reached step {step}")
+
+
+def test_a_signal_saves_and_a_second_process_is_refused(planned_run):
+    run = planned_run("horizon.tokens=4_000_000")
+    child = spawn(run)
+    wait_for_step(run, 10, child)
+    with pytest.raises(CannotAnswer, match="being trained by process"):
+        train(run)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(60) == 130
+    assert "type the same command again" in child.stderr.read()
+    assert run.status() is Status.interrupted
+    assert list(run.checkpoints.glob("step-*.pt"))
+
+
+def test_a_run_that_blows_up_ends_with_a_record(planned_run):
+    record = train(planned_run("optim.lr=1e20", "optim.clip_grad_norm=1e30"))
+    assert record.status == "diverged"
+    assert record.loss is None
+    assert "not finite at step" in record.reason
+
+
+def test_an_edited_config_is_refused(planned_run):
+    run = planned_run()
+    path = run.path / CONFIG
+    path.write_text(path.read_text().replace('"lr": 0.', '"lr": 1.'))
+    with pytest.raises(WrongInput, match="edited after it was frozen"):
+        train(run)
+
+
+def test_a_missing_corpus_is_named(planned_run):
+    run = planned_run()
+    value = json.loads((run.path / CONFIG).read_text())
+    (run.path / CONFIG).write_text(json.dumps({**value, "tokens_path": "/nowhere"}))
+    with pytest.raises((WrongInput, CannotAnswer), match="nowhere"):
+        train(run)
+    assert run.status() is Status.failed
+
+
+def test_a_failure_leaves_its_reason(planned_run, monkeypatch):
+    def explode(*_: object) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(Validation, "measure", explode)
+    run = planned_run()
+    with pytest.raises(RuntimeError, match="boom"):
+        train(run)
+    assert run.status() is Status.failed
+    assert "boom" in (run.path / "failure.json").read_text()
+
+
+def test_a_superseded_attempt_writes_no_record(planned_run, monkeypatch):
+    run = planned_run()
+    original = Validation.measure
+
+    def taken_over(self: Validation, *arguments: object) -> None:
+        owner = json.loads((run.path / "attempt.json").read_text())
+        if owner["process_start"] != "0":
+            (run.path / "attempt.json").write_text(json.dumps({**owner, "process_start": "0"}))
+            claim(run)
+        original(self, *arguments)
+
+    monkeypatch.setattr(Validation, "measure", taken_over)
+    with pytest.raises(Exception, match="taken over"):
+        train(run)
+    assert not (run.path / RECORD).exists()
+    assert (run.path / METRICS).exists()
+
+
+def test_triton_says_that_it_is_not_there(planned_run):
+    with pytest.raises(WrongInput, match="attention=triton"):
+        train(planned_run("attention=triton"))
+
+
+def test_a_gpu_that_is_not_there_is_said_so(planned_run):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(WrongInput, match="no GPU"):
+        train(planned_run("hardware.device=cuda"))
+
+
+def test_bf16_trains(planned_run):
+    assert train(planned_run("hardware.precision=bf16")).loss < 2.6
+
+
+def test_reference_attention_trains_like_sdpa(planned_run):
+    reference = train(planned_run("attention=reference"))
+    assert reference.loss == pytest.approx(train(planned_run()).loss, rel=1e-3)
+    assert reference.attention == "reference"
