@@ -23,7 +23,9 @@ class ForecastConfig:
 
     def __post_init__(self) -> None:
         if self.bootstraps < 50:
-            raise ValueError(f"forecast.bootstraps must be at least 50 for an interval, not {self.bootstraps}")
+            raise ValueError(
+                f"forecast.bootstraps must be at least 50 for an interval, not {self.bootstraps}"
+            )
         if not 0 < self.level < 1:
             raise ValueError(f"forecast.level must lie between 0 and 1, not {self.level}")
         if not self.delta > 0:

@@ -45,8 +45,9 @@ def judge(
     weak = [check.reason for check in checks if check.grade is Grade.weak]
     if failed or fit.status is FitStatus.not_identified:
         low, high = prediction.interval
-        number = f"for the record, the fits would say {prediction.loss:.4f} [{low:.4f}, {high:.4f}]; do not bet on it"
-        return Verdict.refused, (*failed, *weak, number)
+        number = f"{prediction.loss:.4f} [{low:.4f}, {high:.4f}]"
+        for_the_record = f"for the record, the fits would say {number}; do not bet on it"
+        return Verdict.refused, (*failed, *weak, for_the_record)
     return (Verdict.weak if weak else Verdict.supported), tuple(weak)
 
 
@@ -55,7 +56,9 @@ def check_levels(observations: Observations) -> list[Check]:
     for label, values in (("sizes", observations.params), ("token counts", observations.tokens)):
         count = levels(values)
         reason = f"only {count} distinct {label}: they fit the law with nothing left to contradict it"
-        checks.append(Check(f"few {label}", grade(False, count < ENOUGH_LEVELS), count, ENOUGH_LEVELS, reason))
+        checks.append(
+            Check(f"few {label}", grade(False, count < ENOUGH_LEVELS), count, ENOUGH_LEVELS, reason)
+        )
     return checks
 
 
@@ -67,7 +70,11 @@ def check_reach(observations: Observations, prediction: Prediction, backtest: Ba
     far = f"the target has {ratio:.3g} times the compute of the largest run"
     return [
         Check(
-            "span", grade(ratio > span), ratio, span, f"{far}, further than the sweep spans itself ({span:.3g} times)"
+            "span",
+            grade(ratio > span),
+            ratio,
+            span,
+            f"{far}, further than the sweep spans itself ({span:.3g} times)",
         ),
         Check(
             "backtest",

@@ -180,7 +180,8 @@ def refuse_other_data(observations: Observations, target: Target) -> None:
     ):
         if wanted and found and wanted != found:
             raise WrongInput(
-                f"the target's {label} ({wanted[:12]}) is not the sweep's ({found[:12]}); a law does not carry over"
+                f"the target's {label} ({wanted[:12]}) is not the sweep's ({found[:12]}); "
+                "a law does not carry over"
             )
 
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.laws.surfaces import Floats, Law, weighted_outer
+
+Flags = npt.NDArray[np.bool_]
 
 STAGE_FACTOR = 3.0
 """Delta shrinks by this factor per stage; measured: 2 is slower, 10 sometimes loses the path."""
@@ -41,7 +44,7 @@ class Problem:
     prior_mean: Floats
     prior_precision: Floats
 
-    def rows(self, which: Floats | slice) -> Problem:
+    def rows(self, which: npt.NDArray[np.intp] | slice) -> Problem:
         """The sub-problem of some replicates."""
 
         def pick(array: Floats) -> Floats:
@@ -58,7 +61,7 @@ class Minimum:
 
     theta: Floats
     objective: Floats
-    converged: Floats
+    converged: Flags
 
 
 def huber(residual: Floats, delta: float) -> Floats:
@@ -161,7 +164,7 @@ def minimise(
     for at in range(0, len(start), REPLICATES_AT_ONCE):
         chunk = slice(at, at + REPLICATES_AT_ONCE)
         part, theta = problem.rows(chunk), start[chunk].copy()
-        *warm, last = stages(problem.delta, first_delta)
+        *warm, _ = stages(problem.delta, first_delta)
         for delta in warm:
             theta = descend(replace(part, delta=delta), theta, 12, 1e-4).theta
         parts.append(descend(part, theta, iterations, 1e-13))
