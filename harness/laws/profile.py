@@ -40,7 +40,7 @@ class Profile:
 
 
 def profile_floor(solution: Solution, level: float) -> Profile:
-    """Profile likelihood of E, scaled for a robust objective by `likelihood_scale`, Student's t for few rows."""
+    """Profile likelihood of E, scaled by `likelihood_scale`; the threshold allows for few rows (t)."""
     problem, count = solution.problem, solution.theta.shape[1]
     smallest = float(np.exp(problem.y.min()))
     floor = smallest * np.concatenate([[SMALLEST_FLOOR], np.linspace(0, 1, GRID)[1:-1], [0.999]])
