@@ -51,13 +51,19 @@ _CUT = _cut_table()
 _VISIBLE = np.isin(np.arange(7), [_LETTER, _DIGIT, _SIGN, _APOSTROPHE])
 
 
-def word_starts(text: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """True at bytes where a word may be cut off from what precedes it; `text` [bytes] is valid UTF-8."""
+def word_starts(text: NDArray[np.uint8], document_starts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True at bytes where a word may be cut off from what precedes it: [bytes].
+
+    `text` [bytes] is valid UTF-8, documents end to end; a document's words do not depend on its neighbours.
+    """
     kinds = _CLASS[text]
     starts = np.zeros(len(text), bool)
     starts[1:] = _CUT[kinds[:-1], kinds[1:]]
     # Of a run of spaces before a visible character, the last one belongs to what follows.
     starts[1:-1] |= (kinds[:-2] == _SPACE) & (kinds[1:-1] == _SPACE) & _VISIBLE[kinds[2:]]
+    last = document_starts[document_starts > 1] - 1
+    starts[last] &= (kinds[last] != _SPACE) | (kinds[last - 1] != _SPACE)
+    starts[document_starts] = True
     return starts
 
 
@@ -67,9 +73,7 @@ def encode_by_words(raws: Sequence[bytes], encode: Encode) -> list[NDArray[np.ui
     ends = np.cumsum([0, *(len(raw) for raw in raws)])
     if not len(text):
         return [np.empty(0, np.uint32) for _ in raws]
-    starts = word_starts(text)
-    starts[ends[:-1][ends[:-1] < len(text)]] = True
-    firsts = np.flatnonzero(starts)
+    firsts = np.flatnonzero(word_starts(text, ends[:-1][ends[:-1] < len(text)]))
     # Two of a million words share a 64-bit hash with probability 3e-8.
     _, example, word = np.unique(segment_hashes(text, firsts), return_index=True, return_inverse=True)
     stops = np.append(firsts[1:], len(text))
