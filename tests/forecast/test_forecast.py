@@ -1,0 +1,134 @@
+"""A forecast of planted and public sweeps: right, honest about its width, refused where it must be."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from harness.errors import CannotAnswer, WrongInput
+from harness.forecast.backtest import Backtest, Case, rolling_origin
+from harness.forecast.config import ForecastConfig
+from harness.forecast.ensemble import member_configs
+from harness.forecast.gate import Verdict
+from harness.forecast.predict import Forecast, Target, growth, predict
+from harness.laws.config import ParamsKind
+from harness.laws.observations import Observations
+from harness.laws.tables import observations_from_table
+
+from ..public_data import planted_sweep, public_table
+
+CONFIG = ForecastConfig(bootstraps=60)
+TARGET = Target(params=6.3e5, tokens=4.7e8)
+TRUTH = 1.6 + 60 / 6.3e5**0.35 + 300 / 4.7e8**0.36
+
+
+@pytest.fixture(scope="module")
+def honest() -> Forecast:
+    return predict(planted_sweep(1, 0.005), TARGET, CONFIG)
+
+
+def test_an_honest_sweep_is_forecast(honest):
+    assert honest.verdict is not Verdict.refused
+    assert honest.interval[0] < TRUTH < honest.interval[1]
+    assert honest.loss == pytest.approx(TRUTH, rel=0.03)
+    assert honest.prediction.ratio == pytest.approx(6.3e5 * 4.7e8 / (2e5 * 1.5e8))
+
+
+def test_the_interval_is_its_components_in_quadrature(honest):
+    p = honest.prediction
+    for side, end in ((p.fit_below, p.interval[0]), (p.fit_above, p.interval[1])):
+        parts = (side, p.noise, p.extrapolation, p.spread)
+        assert abs(math.log(end / p.loss)) == pytest.approx(math.sqrt(sum(x * x for x in parts)))
+
+
+def test_the_json_is_finite_and_repeats(honest):
+    again = predict(planted_sweep(1, 0.005), TARGET, CONFIG)
+    text = json.dumps(honest.to_json(), allow_nan=False, sort_keys=True)
+    assert text == json.dumps(again.to_json(), allow_nan=False, sort_keys=True)
+
+
+def test_the_careless_sweep_is_refused_and_its_number_stands_only_in_the_reason():
+    sweep = observations_from_table(public_table("careless_sweep.csv"), ["group=sweep"])
+    forecast = predict(sweep, Target(params=844928, tokens=6397952, flops=36203604738048), CONFIG)
+    assert forecast.verdict is Verdict.refused
+    assert forecast.loss is None
+    value = forecast.to_json()
+    assert value["loss"] is None and value["interval"] is None and value["members"] is None
+    number = f"{forecast.prediction.loss:.4f}"
+    assert any(number in reason for reason in value["reasons"])
+    assert any("E ran to zero" in reason for reason in value["reasons"])
+
+
+def test_further_than_the_sweep_spans_is_refused():
+    forecast = predict(planted_sweep(1, 0.005), Target(params=2e7, tokens=1e10), CONFIG)
+    assert forecast.verdict is Verdict.refused
+    assert any("further than the sweep spans" in reason for reason in forecast.reasons)
+
+
+def eighth(table: Observations) -> tuple[Observations, Observations]:
+    """Train and held-out rows of the 8x split of the public tables' README."""
+    held = table.flops >= table.flops.max() / 2
+    return table.subset(table.flops <= table.flops[held].min() / 8), table.subset(held)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "plain"),
+    [
+        ("chinchilla_epoch.csv", ["excluded_by_epoch=0"], 0.0288),
+        ("gadre_overtrain.csv", ["group=rpj"], 0.0118),
+    ],
+)
+def test_public_8x_splits(name, where, plain):
+    """No worse than the plain baseline of the README, and inside the interval."""
+    train, held = eighth(observations_from_table(public_table(name), where))
+    errors = []
+    for params, tokens, flops, loss in zip(held.params, held.tokens, held.flops, held.loss, strict=True):
+        forecast = predict(train, Target(params=params, tokens=tokens, flops=flops), CONFIG)
+        low, high = forecast.prediction.interval
+        assert low < loss < high
+        errors.append(abs(forecast.prediction.loss / loss - 1))
+    assert np.median(errors) < plain * 1.05
+
+
+def test_olmo_has_no_total_parameters_but_others():
+    sweep = observations_from_table(
+        public_table("olmo_ladder.csv"), ["repo_role=train"], ParamsKind.non_embedding
+    )
+    assert len(sweep) == 16
+
+
+def test_the_backtest_never_looks_ahead():
+    table = planted_sweep(2, 0.004)
+    backtest = rolling_origin(table, member_configs(1e-3)[:1])
+    assert backtest.origins >= 2
+    spoiled = table.loss.copy()
+    spoiled[table.flops == table.flops.max()] *= 1.5
+    changed = rolling_origin(Observations(**{**vars(table), "loss": spoiled}), member_configs(1e-3)[:1])
+    for before, after in zip(backtest.cases, changed.cases, strict=True):
+        shift = math.log(1.5) if table.run_ids.index(before.run_id) == len(table) - 1 else 0.0
+        assert after.log_error == pytest.approx(before.log_error - shift, abs=1e-9)
+
+
+def test_the_growth_is_a_median_rate_shrunk_to_the_public_record():
+    from harness.forecast.predict import PUBLIC_GROWTH
+
+    assert growth(Backtest(()), 0.0) == PUBLIC_GROWTH
+    cases = tuple(Case(float(i), 9, f"r{i}", math.e, 0.05) for i in range(1000))
+    assert growth(Backtest(cases), 0.0) == pytest.approx(0.05 * 1.4826, rel=0.01)
+    assert growth(Backtest(cases), 0.05) < PUBLIC_GROWTH
+
+
+def test_wrong_questions():
+    with pytest.raises(WrongInput, match=r"target\.tokens must be a positive number"):
+        Target(params=1e6, tokens=-1)
+    with pytest.raises(CannotAnswer, match="usable runs cannot determine"):
+        predict(planted_sweep(0, 0.0).subset(np.arange(20) < 5), TARGET, CONFIG)
+    hashed = planted_sweep(0, 0.01)
+    hashed = Observations(**{**vars(hashed), "corpus_hashes": ("c" * 64,) * 20})
+    with pytest.raises(WrongInput, match="a law does not carry over"):
+        predict(hashed, Target(params=1e6, tokens=1e8, corpus_hash="d" * 64), CONFIG)
+    with pytest.raises(ValueError, match=r"forecast\.bootstraps"):
+        ForecastConfig(bootstraps=3)
