@@ -99,4 +99,6 @@ def _disk_reason(error: OSError) -> str | None:
         return "the disk is full"
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return "no permission to write"
+    if error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return "a file stands where a folder is needed"
     return None

@@ -11,6 +11,9 @@ from harness.data.permutation import permuted
 from harness.data.shards import TokenStore
 from harness.errors import CannotAnswer
 
+# The permutation is computed for this many samples in one go: its cost a call is forty array operations.
+PERMUTED_AT_ONCE = 4096
+
 
 class Batches:
     """Batches of windows of one split: the same for any number of workers, ranks or restarts.
@@ -25,6 +28,7 @@ class Batches:
     ) -> None:
         self._tokens = store.tokens(split)
         self.context, self.batch_sequences, self.seed = context, batch_sequences, seed
+        self._blocks: dict[int, NDArray[np.int64]] = {}
         self.windows = max(0, (len(self._tokens) - 1) // context)
         if self.windows < batch_sequences:
             raise CannotAnswer(
@@ -42,7 +46,25 @@ class Batches:
 
     def window_numbers(self, step: int, low: int, high: int) -> NDArray[np.int64]:
         """Which windows rows low..high hold: [high - low]; a batch may straddle two epochs."""
-        sample = step * self.batch_sequences + np.arange(low, high)
+        first = step * self.batch_sequences + low
+        block, offset = divmod(first, PERMUTED_AT_ONCE)
+        parts = [self._block(block)[offset : offset + high - low]]
+        while (missing := high - low - sum(map(len, parts))) > 0:
+            block += 1
+            parts.append(self._block(block)[:missing])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _block(self, block: int) -> NDArray[np.int64]:
+        """Windows of samples [block * PERMUTED_AT_ONCE, + PERMUTED_AT_ONCE), the latest ones kept."""
+        numbers = self._blocks.get(block)
+        if numbers is None:
+            numbers = self._windows_of(block * PERMUTED_AT_ONCE + np.arange(PERMUTED_AT_ONCE))
+            if len(self._blocks) >= 4:
+                self._blocks.clear()
+            self._blocks[block] = numbers
+        return numbers
+
+    def _windows_of(self, sample: NDArray[np.int64]) -> NDArray[np.int64]:
         numbers = np.empty(len(sample), np.int64)
         for epoch in np.unique(sample // self.windows).tolist():
             within = sample // self.windows == epoch

@@ -27,8 +27,9 @@ def permuted(positions: NDArray[np.int64], size: int, seed: int, epoch: int) -> 
 
 
 def _round_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
-    words = mix(np.array([seed & (1 << 64) - 1, epoch], np.uint64) ^ np.uint64(0x9E3779B97F4A7C15))
-    key = mix(mix(words[:1]) + words[1:])
+    salted: NDArray[np.uint64] = np.array([seed & (1 << 64) - 1, epoch], np.uint64)
+    words = mix(salted ^ np.uint64(0x9E3779B97F4A7C15))
+    key = mix(mix(words[:1]) ^ words[1:])
     return mix(key + np.arange(1, ROUNDS + 1, dtype=np.uint64))
 
 

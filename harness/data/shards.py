@@ -101,6 +101,7 @@ class TokenStream:
         self._shards = list(shards)
         self._starts = np.cumsum([0, *(len(shard) for shard in self._shards)])
         self.dtype = dtype
+        self._views: dict[tuple[int, int], Tokens] = {}
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -121,17 +122,28 @@ class TokenStream:
 
     def windows(self, starts: NDArray[np.int64], length: int) -> NDArray[np.int64]:
         """Stretches of `length` tokens from each of `starts`: [len(starts), length]."""
+        if len(self._shards) == 1:
+            return self._rows_of(0, length)[starts].astype(np.int64)
         rows = np.empty((len(starts), length), np.int64)
         shard = np.searchsorted(self._starts, starts, side="right") - 1
         inside = starts + length <= self._starts[np.minimum(shard + 1, len(self._shards))]
         for index in np.unique(shard[inside]).tolist():
             chosen = inside & (shard == index)
-            # Rows of an overlapping view are copied whole, several times faster than an index per token.
-            view = np.lib.stride_tricks.sliding_window_view(self._shards[index], length)
-            rows[chosen] = view[starts[chosen] - self._starts[index]]
+            rows[chosen] = self._rows_of(index, length)[starts[chosen] - self._starts[index]]
         for row in np.flatnonzero(~inside).tolist():
             rows[row] = self[int(starts[row]) : int(starts[row]) + length]
         return rows
+
+    def _rows_of(self, index: int, length: int) -> Tokens:
+        """Every stretch of `length` tokens of one shard, as an overlapping view [stretches, length].
+
+        Its rows are copied whole, several times faster than an index per token.
+        """
+        if (index, length) not in self._views:
+            # A plain array on the same memory: indexing a memmap costs ten times as much.
+            plain = self._shards[index].view(np.ndarray)
+            self._views[index, length] = np.lib.stride_tricks.sliding_window_view(plain, length)
+        return self._views[index, length]
 
 
 class TokenStore:

@@ -91,6 +91,14 @@ def test_unique_tokens_counts_distinct_targets(store):
         assert loader.unique_tokens(steps) == len(seen) * CONTEXT
 
 
+def test_batches_cross_the_blocks_the_permutation_is_computed_in(store, monkeypatch):
+    whole = [batches(store).batch(step) for step in range(12)]
+    monkeypatch.setattr("harness.data.loader.PERMUTED_AT_ONCE", 3)
+    loader = batches(store)
+    for step in (11, 0, 5, 2, 11):
+        assert np.array_equal(loader.batch(step), whole[step])
+
+
 def test_seeds_differ(store):
     assert not np.array_equal(batches(store).batch(0), batches(store, seed=4).batch(0))
 
