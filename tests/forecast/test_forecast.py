@@ -121,6 +121,18 @@ def test_the_growth_is_a_median_rate_shrunk_to_the_public_record():
     assert growth(Backtest(cases), 0.05) < PUBLIC_GROWTH
 
 
+def test_the_other_convention_of_n_widens_the_interval_and_leaves_the_point(honest):
+    table = planted_sweep(1, 0.005)
+    body = Observations(
+        **{**vars(table), "params": table.params**1.3, "params_kind": ParamsKind.non_embedding}
+    )
+    other = (body, Target(params=TARGET.params**1.2, tokens=TARGET.tokens))
+    forecast = predict(table, TARGET, CONFIG, other)
+    assert forecast.prediction.loss == honest.prediction.loss
+    assert forecast.prediction.spread > honest.prediction.spread
+    assert any("N non_embedding" in name for name in forecast.prediction.members)
+
+
 def test_wrong_questions():
     with pytest.raises(WrongInput, match=r"target\.tokens must be a positive number"):
         Target(params=1e6, tokens=-1)
