@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -77,6 +79,31 @@ def compose_all(name: str, schema: type[Schema], overrides: Sequence[Sequence[st
             return [to_settings(compose(config_name=name, overrides=list(item))) for item in overrides]
     except (HydraException, OmegaConfBaseException) as error:
         raise WrongInput(explain(error)) from error
+
+
+def cells_of(products: Sequence[Sequence[str]]) -> list[list[str]]:
+    """The overrides of every cell of some grids, each given by its axes in Hydra's override grammar."""
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+            return [list(cell) for axes in products for cell in itertools.product(*columns(parser, axes))]
+    except HydraException as error:
+        raise WrongInput(explain(error)) from error
+
+
+def columns(parser: OverridesParser, axes: Sequence[str]) -> list[list[str]]:
+    """Per axis, the override of each of its values."""
+    parsed = parser.parse_overrides(list(axes))
+    return [
+        [f"{axis.get_key_element()}={value}" for value in axis.sweep_string_iterator()]
+        if axis.is_sweep_override()
+        else [str(axis.input_line)]
+        for axis in parsed
+    ]
 
 
 def task_overrides() -> list[str]:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.commands.root import Experiment, planned, train_config
-from harness.config import compose_all
+from harness.config import cells_of, compose_all
 from harness.data.prepare import find
 from harness.runs import RunDirectory
-from harness.sweep.plan import expand, write_plan
+from harness.sweep.plan import products, write_plan
 from harness.training.cell import Cell, freeze, write_cell
 
 
@@ -23,7 +23,8 @@ def sweep_cells(
     settings: Experiment, verb: str, schema: type[Experiment], typed: Sequence[str]
 ) -> list[Cell]:
     """Every cell of the sweep: what the user typed, then the cell's own overrides."""
-    every = compose_all(verb, schema, [[*typed, *cell] for cell in expand(settings.sweep)])
+    cells = cells_of(products(settings.sweep))
+    every = compose_all(verb, schema, [[*typed, *cell] for cell in cells])
     return [own_cell(one) for one in every]
 
 

@@ -1,7 +1,7 @@
 """Show the cells of a sweep, their FLOPs and their state; spend nothing.
 
     harness plan experiment=demo
-    harness plan sweep.axes.model=[27k,56k,100k] sweep.axes.horizon.flops=[1e12,2e12] group=mine
+    harness plan 'sweep.axes=["model=27k,56k","horizon.flops=1e12,2e12"]' group=mine
     harness plan experiment=demo write=true          also write runs/<group>/plan.jsonl and the frozen configs
     harness plan experiment=demo format=json
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from pathlib import Path
 
-# TMPF
+from harness.forecast.config import ForecastConfig
 from harness.laws.config import FitConfig
 from harness.sweep.local import LauncherConfig
 from harness.sweep.plan import PlannedCell, SweepConfig
@@ -30,7 +30,7 @@ class Experiment(TrainConfig):
     sweep: SweepConfig = field(default_factory=SweepConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     fit: FitConfig = field(default_factory=FitConfig)
-    # TMPF2
+    forecast: ForecastConfig = field(default_factory=ForecastConfig)
     format: Format = Format.table
 
     @property

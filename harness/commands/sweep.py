@@ -1,7 +1,7 @@
 """Train every planned cell that is not done. Typed again, it goes on and repeats nothing.
 
     harness sweep experiment=demo
-    harness sweep sweep.axes.model=[27k,56k] sweep.axes.horizon.flops=[1e12,2e12] group=mine
+    harness sweep 'sweep.axes=["model=27k,56k","horizon.flops=1e12,2e12"]' group=mine
     harness sweep experiment=demo retry_failed=true      also the cells that failed
     harness sweep experiment=demo dry_run=true           the plan, nothing else
     harness sweep experiment=demo launcher.slots=1 launcher.threads_per_slot=2

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.errors import CannotAnswer, WrongInput
 from harness.runs import write_text
@@ -17,15 +15,12 @@ PLAN = "plan.jsonl"
 
 @dataclass(kw_only=True)
 class SweepConfig:
-    """Axes of a grid: override key -> values. `model: [20k, 45k]`, `horizon.flops: [1.0e12]`, `seed: [0, 1]`
-    give every combination; `also` lists single cells beside the grid, each a list of overrides."""
+    """`axes` are in Hydra's override grammar, e.g. `model=27k,56k`, `seed=range(3)`, `model=glob(*k)`:
+    every value of one with every value of the others. `also` lists more such products beside the grid,
+    e.g. `[model=27k, seed=1,2]` for repeats of one cell."""
 
-    axes: dict[str, list[Any]] = field(default_factory=dict)
+    axes: list[str] = field(default_factory=list)
     also: list[list[str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if empty := [key for key, values in self.axes.items() if not values]:
-            raise ValueError(f"sweep.axes.{empty[0]} has no values")
 
 
 @dataclass(frozen=True)
@@ -44,14 +39,12 @@ class PlannedCell:
     config_hash: str
 
 
-def expand(sweep: SweepConfig) -> list[list[str]]:
-    """The overrides of every cell: the product of the axes, then the single cells."""
-    columns = [[f"{key}={value}" for value in values] for key, values in sweep.axes.items()]
-    grid = [list(cell) for cell in itertools.product(*columns)] if columns else []
-    cells = grid + [list(cell) for cell in sweep.also]
-    if not cells:
-        raise WrongInput("the sweep has no cells: set sweep.axes, e.g. sweep.axes.model=[20k,45k]")
-    return cells
+def products(sweep: SweepConfig) -> list[list[str]]:
+    """The grids of a sweep, each a list of axes. Raises WrongInput when there are none."""
+    found = [axes for axes in (sweep.axes, *sweep.also) if axes]
+    if not found:
+        raise WrongInput("the sweep has no cells: add e.g. 'sweep.axes=[\"model=27k,56k\"]'")
+    return found
 
 
 def write_plan(root: Path, cells: Sequence[PlannedCell], *, extend: bool) -> None:

@@ -6,7 +6,6 @@ import itertools
 import logging
 import math
 import sys
-import time
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from harness.data.shards import TokenStore
 from harness.errors import WrongInput
 from harness.model.attention import build_attention
 from harness.model.init import build_model
-from harness.runs import PROVENANCE, Attempt, RunDirectory, RunRecord, Status, claim, write_json
+from harness.runs import PROVENANCE, Attempt, RunDirectory, RunRecord, Status, claim, read_json, write_json
 from harness.training.callbacks import Clock, Metrics, ProgressBar, Saver, StopOnSignal, Validation
 from harness.training.cell import Cell, read_cell
 from harness.training.checkpoint import State, load_latest
@@ -74,7 +73,7 @@ def train_owned(cell: Cell, attempt: Attempt, progress: bool) -> RunRecord:
     if cell.config.hardware.threads is not None:
         torch.set_num_threads(cell.config.hardware.threads)
     data = open_data(cell)
-    write_json(attempt.run.path / PROVENANCE, provenance(device))
+    write_provenance(attempt.run, device)
     state = load_latest(attempt.run.checkpoints)
     module, attention = build_module(cell, data, state)
     first = state.step if state else 0
@@ -106,6 +105,17 @@ def train_owned(cell: Cell, attempt: Attempt, progress: bool) -> RunRecord:
     record = finished(cell, attempt, data, module, attention, metrics, validation, clock)
     attempt.finish(record)
     return record
+
+
+def write_provenance(run: RunDirectory, device: torch.device) -> None:
+    """Of the latest attempt; `started_at` is the first one's, since a forecast must be older than it."""
+    path = run.path / PROVENANCE
+    before = read_json(path).get("started_at") if path.exists() else None
+    write_json(path, {"started_at": before or now(), **provenance(device)})
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def open_data(cell: Cell) -> Data:
@@ -212,7 +222,7 @@ def finished(
         train_seconds=round(clock.train_seconds, 3),
         tokens_per_second=round(clock.tokens_per_second, 1),
         attempts=attempt.number,
-        finished_at=datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="seconds"),
+        finished_at=now(),
     )
 
 

@@ -1,0 +1,138 @@
+"""Predict the loss of a larger run, with an interval, and seal the prediction before the run.
+
+    harness forecast experiment=demo_frontier          of the run that `harness train` would do
+    harness forecast runs=runs/demo model=620k horizon.tokens=8_000_000 group=bet
+    harness forecast runs=table.csv params=7e9 tokens=1.4e11
+    harness forecast runs=table.csv flops=1e24         at the compute-optimal allocation
+    harness forecast runs=table.csv params=7e9 tokens=1.4e11 seal=bet.json format=json
+
+The seal goes to runs/<group>/forecast.json, or to seal=FILE. A seal is never replaced, and none is made
+once the run has begun. Exit code 1 when the sweep does not support a bet, with the reasons.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.commands.cells import own_cell
+from harness.commands.observe import observe
+from harness.commands.root import Experiment, Format
+from harness.config import verb
+from harness.errors import CannotAnswer, WrongInput
+from harness.forecast.gate import Verdict
+from harness.forecast.predict import Target, predict
+from harness.forecast.seal import SealedForecast, open_seal, seal
+from harness.laws.config import ParamsKind
+from harness.laws.fit import fit_law
+from harness.laws.observations import Observations
+from harness.report.fits import print_forecast
+from harness.report.terminal import print_json
+from harness.runs import METRICS
+from harness.training.cell import Cell
+
+SEAL = "forecast.json"
+
+
+@dataclass(kw_only=True)
+class Settings(Experiment):
+    params: float | None = None
+    tokens: float | None = None
+    flops: float | None = None
+    seal: str | None = None
+
+
+@verb("forecast", Settings)
+def main(settings: Settings) -> None:
+    cell = None if asks_numbers(settings) else own_cell(settings)
+    path = seal_path(settings, cell)
+    if path is not None and path.exists():
+        show_sealed(settings, open_seal(path), cell)
+        return
+    if cell is not None and (settings.folder / cell.run_id / METRICS).exists():
+        raise CannotAnswer(
+            f"{cell.run_id} has already begun and no forecast was sealed before; bet on another run"
+        )
+    observations = observe(settings, settings.forecast.params)
+    target = numbers_target(settings, observations) if cell is None else cell_target(cell, observations)
+    forecast = predict(observations, target, settings.forecast, other_convention(settings, cell))
+    if forecast.verdict is Verdict.refused:
+        if settings.format is Format.json:
+            print_json(forecast.to_json())
+        raise CannotAnswer(f"no forecast: {'; '.join(forecast.reasons)}")
+    sealed = seal(path, forecast) if path is not None else None
+    show(settings, forecast.to_json(), sealed)
+
+
+def asks_numbers(settings: Settings) -> bool:
+    """Whether the bet is on bare numbers rather than on a run. Raises WrongInput on half an answer."""
+    given = {name for name in ("params", "tokens", "flops") if getattr(settings, name) is not None}
+    if not given:
+        return False
+    if given not in ({"flops"}, {"params", "tokens"}):
+        raise WrongInput(
+            f"give flops=, or params= and tokens=, or neither; not {' and '.join(sorted(given))}"
+        )
+    return True
+
+
+def numbers_target(settings: Settings, observations: Observations) -> Target:
+    if settings.flops is None:
+        assert settings.params is not None and settings.tokens is not None
+        return Target(params=settings.params, tokens=settings.tokens)
+    best = fit_law(observations, settings.fit.law, settings.fit.level).optimum(settings.flops)
+    if not (math.isfinite(best.params) and math.isfinite(best.tokens)):
+        raise CannotAnswer(f"the fit has no optimum at {settings.flops:.3g} FLOPs; give params= and tokens=")
+    return Target(params=best.params, tokens=best.tokens, flops=settings.flops)
+
+
+def cell_target(cell: Cell, observations: Observations) -> Target:
+    params = cell.shape.params
+    return Target(
+        params=params.total if observations.params_kind is ParamsKind.total else params.non_embedding,
+        tokens=cell.horizon.tokens,
+        flops=cell.flops,
+        run_id=cell.run_id,
+        corpus_hash=cell.corpus_hash,
+        tokenizer_hash=cell.tokenizer_hash,
+    )
+
+
+def other_convention(settings: Settings, cell: Cell | None) -> tuple[Observations, Target] | None:
+    """The same sweep and run with N counted the other way; a table need not hold it."""
+    if cell is None:
+        return None
+    kind = {ParamsKind.total: ParamsKind.non_embedding, ParamsKind.non_embedding: ParamsKind.total}
+    observations = observe(settings, kind[settings.forecast.params])
+    return observations, cell_target(cell, observations)
+
+
+def seal_path(settings: Settings, cell: Cell | None) -> Path | None:
+    if settings.seal is not None:
+        return Path(settings.seal)
+    return None if cell is None else settings.folder / SEAL
+
+
+def show_sealed(settings: Settings, sealed: SealedForecast, cell: Cell | None) -> None:
+    """A bet already made is shown, not made again; it must be this bet."""
+    if cell is not None and sealed.target["run_id"] != cell.run_id:
+        raise CannotAnswer(
+            f"{sealed.path} is sealed for another run ({sealed.target['run_id']}, not {cell.run_id}); "
+            "choose another group= or seal="
+        )
+    show(settings, sealed.forecast, sealed)
+
+
+def show(settings: Settings, forecast: dict, sealed: SealedForecast | None) -> None:
+    if settings.format is Format.json:
+        seal_facts = None
+        if sealed is not None:
+            seal_facts = {
+                "path": str(sealed.path),
+                "sha256": sealed.sha256,
+                "at": sealed.sealed_at.isoformat(),
+            }
+        print_json({**forecast, "seal": seal_facts})
+    else:
+        print_forecast(forecast, sealed)

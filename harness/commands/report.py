@@ -1,0 +1,61 @@
+"""Write one self-contained HTML page of a sweep, its fit, and its forecast when there is one.
+
+harness report experiment=demo_frontier            runs/demo_frontier/report.html
+harness report experiment=demo                     the sweep alone
+harness report runs=runs/demo out=page.html
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.commands.forecast import SEAL
+from harness.commands.observe import observe, runs_path
+from harness.commands.root import Experiment
+from harness.commands.score import score_run
+from harness.config import verb
+from harness.forecast.seal import open_seal
+from harness.laws.bootstrap import fit_json
+from harness.laws.fit import fit_law
+from harness.report.page import Story, write_page
+from harness.report.terminal import print_lines
+from harness.runs import RECORD, RunDirectory, finished_records
+
+
+@dataclass(kw_only=True)
+class Settings(Experiment):
+    out: str | None = None
+
+
+@verb("report", Settings)
+def main(settings: Settings) -> None:
+    out = Path(settings.out) if settings.out else settings.folder / "report.html"
+    write_page(out, tell(settings))
+    print_lines(f"report: {out}")
+
+
+def tell(settings: Settings) -> Story:
+    """Everything the page shows, gathered from the run directories and the seal."""
+    source = runs_path(settings)
+    observations = observe(settings, settings.fit.params)
+    fit = fit_law(observations, settings.fit.law, settings.fit.level)
+    records, skipped = finished_records(source) if source.is_dir() else ([], [])
+    seal = settings.folder / SEAL
+    sealed = open_seal(seal) if seal.exists() else None
+    target = RunDirectory(settings.folder / str(sealed.target["run_id"])) if sealed else None
+    finished = target is not None and (target.path / RECORD).exists()
+    return Story(
+        title=settings.group,
+        source=source,
+        observations=observations,
+        fit=fit,
+        fit_json=fit_json(observations, fit, settings.fit),
+        records=records,
+        skipped=skipped,
+        curves={r.run_id: RunDirectory(source / r.run_id).metrics() for r in records},
+        sealed=sealed,
+        target=target.record() if target and finished else None,
+        target_curve=target.metrics() if target else [],
+        score=score_run(sealed, target) if sealed and target and finished else None,
+    )

@@ -1,0 +1,84 @@
+"""Fits, forecasts and scores as a person reads them. Constants are rounded here and only here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.forecast.score import Score
+from harness.forecast.seal import SealedForecast
+from harness.report.terminal import print_lines, print_table, si
+
+
+def span(interval: Sequence[float | None] | None, form: str = ".4g") -> str:
+    """An interval; an open end is said so."""
+    if interval is None:
+        return "-"
+    low, high = (format(end, form) if end is not None else "open" for end in interval)
+    return f"[{low}, {high}]"
+
+
+def print_fit(result: dict[str, Any]) -> None:
+    intervals = result["intervals"]
+    rows = [(name, f"{value:.6g}", span(intervals.get(name))) for name, value in result["params"].items()]
+    rows.append(("exponent a", number(result["exponent_a"]), span(intervals.get("exponent_a"))))
+    level = f"{result['bootstrap']['level']:.0%} interval" if result["bootstrap"] else "interval"
+    print_table(f"{result['law']}: {result['status']}", ("parameter", "value", level), rows)
+    print_table("compute-optimal allocation (C = 6ND)", OPTIMUM, [optimum_row(o) for o in result["optimum"]])
+    conventions = ", ".join(f"{name}: {value}" for name, value in result["conventions"].items())
+    print_lines(
+        f"{result['n']} runs, objective {result['objective']:.8g}, "
+        f"residual {result['residual_rms']:.2%} rms in log loss",
+        f"conventions: {conventions}; data {result['data_hash'][:12]}",
+        *(f"dropped {item['count']}: {item['reason']}" for item in result["dropped"]),
+        *(f"note: {note}" for note in result["notes"]),
+    )
+
+
+OPTIMUM = ("FLOPs", "params", "tokens", "tokens/param", "loss", "loss interval")
+
+
+def optimum_row(optimum: dict[str, Any]) -> tuple[str, ...]:
+    interval = optimum["interval"]
+    return (
+        f"{optimum['flops']:.3g}",
+        si(optimum["params"]),
+        si(optimum["tokens"]),
+        f"{optimum['tokens_per_param']:.3g}",
+        f"{optimum['loss']:.4f}",
+        span(interval["loss"] if interval else None),
+    )
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def print_forecast(forecast: dict[str, Any], sealed: SealedForecast | None) -> None:
+    target, (low, high) = forecast["target"], forecast["interval"]
+    print_lines(
+        f"forecast for {target['run_id'] or 'these numbers'}: "
+        f"{si(target['params'])} parameters ({forecast['conventions']['params']}), "
+        f"{si(target['tokens'])} tokens, {target['flops']:.3g} FLOPs, "
+        f"{forecast['extrapolation_ratio']:.1f}x the largest run",
+        f"loss {forecast['loss']:.4f}, {forecast['level']:.0%} interval [{low:.4f}, {high:.4f}] "
+        f"({forecast['conventions']['loss']})",
+        f"verdict: {forecast['verdict']}",
+        *(f"- {reason}" for reason in forecast["reasons"]),
+    )
+    members = [(name, f"{value:.4f}") for name, value in forecast["members"].items()]
+    print_table("the fits behind it", ("fit", "loss"), members)
+    if sealed is not None:
+        print_lines(f"sealed at {sealed.sealed_at.isoformat()} in {sealed.path}, sha256 {sealed.sha256[:16]}")
+
+
+def print_score(result: Score, sealed: SealedForecast) -> None:
+    low, high = result.interval
+    order = {True: "before the run began", False: "AFTER the run began", None: "at an unknown time"}
+    print_lines(
+        f"run {result.run_id}",
+        f"predicted {result.predicted:.4f}, {result.level:.0%} interval [{low:.4f}, {high:.4f}]",
+        f"actual    {result.actual:.4f}, {'inside' if result.inside else 'OUTSIDE'} the interval",
+        f"error     {result.error:+.2%}",
+        f"sealed    {sealed.sealed_at.isoformat()}, {order[result.started_after_seal]}; seal intact",
+    )
