@@ -30,7 +30,8 @@ def _round_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
     salted: NDArray[np.uint64] = np.array([seed & (1 << 64) - 1, epoch], np.uint64)
     words = mix(salted ^ np.uint64(0x9E3779B97F4A7C15))
     key = mix(mix(words[:1]) ^ words[1:])
-    return mix(key + np.arange(1, ROUNDS + 1, dtype=np.uint64))
+    rounds: NDArray[np.uint64] = np.arange(1, ROUNDS + 1, dtype=np.uint64)
+    return mix(key + rounds)
 
 
 def _network(values: NDArray[np.uint64], bits: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
