@@ -21,6 +21,9 @@ HOPELESS_WIDTH, WIDE_WIDTH = 1.0, 0.5
 """Half-width of the interval over the predicted gain on the best run of the sweep: at 1 the interval
 reaches back to what is already in hand and the forecast says nothing."""
 
+WORTHLESS = 1e6
+"""The ratio where no gain is predicted at all; finite, for JSON."""
+
 
 class Verdict(Enum):
     supported = "supported"
@@ -39,7 +42,7 @@ def judge(
         *(check for check in fit.checks if check.name != "floor" or check.grade is Grade.failed),
         *check_levels(observations),
         *check_reach(observations, prediction, backtest),
-        check_width(observations, prediction),
+        check_width(fit, prediction),
     ]
     failed = [check.reason for check in checks if check.grade is Grade.failed]
     weak = [check.reason for check in checks if check.grade is Grade.weak]
@@ -86,12 +89,18 @@ def check_reach(observations: Observations, prediction: Prediction, backtest: Ba
     ]
 
 
-def check_width(observations: Observations, prediction: Prediction) -> Check:
-    """The interval against the gain it is meant to predict."""
-    gain = math.log(float(observations.loss.min()) / prediction.loss)
-    width = prediction.half_width / gain if gain > 0 else 1e6
+def check_width(fit: Fit, prediction: Prediction) -> Check:
+    """The interval against the gain it is meant to predict, from the law's own best run of the sweep.
+
+    The law's, not the observed one: a misfit there would pass for a gain or hide one.
+    """
+    fitted = fit.solution.problem.y[0] + fit.solution.residual
+    gain = float(fitted.min()) - math.log(prediction.loss)
+    width = prediction.half_width / gain if gain > 0 else WORTHLESS
     reason = (
         f"the interval is +-{prediction.half_width:.1%} of the loss, "
-        f"the predicted gain on the sweep's best run {gain:.1%}"
+        f"the predicted gain on the sweep's best run is {gain:.1%}"
     )
-    return Check("width", grade(width >= HOPELESS_WIDTH, width >= WIDE_WIDTH), width, WIDE_WIDTH, reason)
+    beyond = prediction.ratio > 1  # inside the sweep there is no gain to predict
+    failed, weak = beyond and width >= HOPELESS_WIDTH, beyond and width >= WIDE_WIDTH
+    return Check("width", grade(failed, weak), width, WIDE_WIDTH, reason)
