@@ -35,9 +35,7 @@ class ModelConfig:
         if self.head_dim % 2:
             raise ValueError(f"model.head_dim must be even for rotary positions, not {self.head_dim}")
         if self.n_kv_heads is not None and (self.n_kv_heads < 1 or self.n_heads % self.n_kv_heads):
-            raise ValueError(
-                f"model.n_kv_heads={self.n_kv_heads} must divide model.n_heads={self.n_heads}"
-            )
+            raise ValueError(f"model.n_kv_heads={self.n_kv_heads} must divide model.n_heads={self.n_heads}")
 
 
 @dataclass(frozen=True)

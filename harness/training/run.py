@@ -161,11 +161,11 @@ def evaluation_steps(cell: Cell) -> set[int]:
     return {*range(every, cell.horizon.steps, every), cell.horizon.steps}
 
 
-def spans(cell: Cell, first: int, evaluate_at: set[int]) -> DataLoader:
-    """The steps from `first` on, cut where a row is logged or the model is validated."""
-    steps = cell.horizon.steps
-    every = max(1, min(cell.config.saving.log_steps, steps // ROWS_PER_RUN))
-    cuts = sorted({first} | {s for s in {*range(0, steps, every), *evaluate_at, steps} if s > first})
+def spans(cell: Cell, first: int, evaluate_at: set[int], last: int | None = None) -> DataLoader:
+    """The steps from `first` to `last` (the horizon), cut where a row is logged or the model validated."""
+    last = last or cell.horizon.steps
+    every = max(1, min(cell.config.saving.log_steps, cell.horizon.steps // ROWS_PER_RUN))
+    cuts = sorted({first} | {s for s in {*range(0, last, every), *evaluate_at, last} if s > first})
     parts = [Span(start, stop) for start, stop in itertools.pairwise(cuts)]
     return DataLoader(parts, batch_size=None)  # type: ignore[arg-type]  # any sequence will do
 

@@ -1,0 +1,144 @@
+"""The queue on this machine, with the real trainer on toy cells."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.runs import FAILURE, RECORD, RunDirectory, Status, run_directories
+from harness.sweep.local import LauncherConfig, build_slots
+
+
+def test_slots_share_out_cores_and_gpus():
+    pairs = build_slots(LauncherConfig(threads_per_slot=2), [0, 1, 2, 3])
+    assert [slot.cores for slot in pairs] == [(0, 1), (2, 3)]
+    gpus = build_slots(LauncherConfig(gpus=2, threads_per_slot=2), [0, 1, 2, 3])
+    assert [slot.gpu for slot in gpus] == [0, 1]
+    assert len(build_slots(LauncherConfig(threads_per_slot=8), [0, 1])) == 1
+    assert len(build_slots(LauncherConfig(slots=3), [0, 1])) == 3
+
+
+@pytest.fixture
+def sweep_words(toy_root: Path, tmp_path: Path) -> list[str]:
+    overrides = [*TOY_SWEEP, f"corpus.path={toy_root / 'texts'}", f"data_dir={toy_root / 'data'}"]
+    return ["sweep", *overrides, f"runs_dir={tmp_path}"]
+
+
+TOY_SWEEP = [
+    "corpus=text_dir",
+    "corpus.name=toy",
+    "tokenizer=bytes",
+    "context=32",
+    "horizon.batch_tokens=512",
+    "evaluation.tokens=2048",
+    "hardware.compile=never",
+    "hardware.threads=1",
+    "saving.checkpoint_seconds=0",
+    "group=toy",
+    'sweep.axes=["model=27k","horizon.tokens=20_000,40_000","seed=0,1"]',
+]
+
+
+def records(root: Path) -> dict[str, dict]:
+    return {
+        run.run_id: run.record().science() for run in run_directories(root) if (run.path / RECORD).exists()
+    }
+
+
+def stamps(root: Path) -> dict[str, int]:
+    return {p.parent.name: p.stat().st_mtime_ns for p in root.glob(f"*/{RECORD}")}
+
+
+def test_a_killed_sweep_goes_on_and_repeats_no_finished_cell(harness, sweep_words, tmp_path):
+    root = tmp_path / "toy"
+    first = subprocess.Popen(
+        [sys.executable, "-m", "harness", *sweep_words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while len(stamps(root)) < 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    wait_for_orphans(root)
+    finished = stamps(root)
+    assert 1 <= len(finished) <= 4
+    again = harness(*sweep_words, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "4 cells: 4 done" in again.stdout
+    assert {name: stamp for name, stamp in stamps(root).items() if name in finished} == finished
+
+    calm = harness(*sweep_words[:-1], f"runs_dir={tmp_path / 'calm'}", cwd=tmp_path)
+    assert calm.returncode == 0, calm.stderr
+    assert records(tmp_path / "calm" / "toy") == records(root)
+
+
+def wait_for_orphans(root: Path) -> None:
+    """Children die with their queue: within seconds no run has a living owner."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if all(run.status() is not Status.running for run in run_directories(root)):
+            return
+        time.sleep(0.05)
+    raise AssertionError("a cell outlived its queue")
+
+
+def test_ctrl_c_saves_and_exits_130(sweep_words, tmp_path):
+    words = [
+        w if not w.startswith("sweep.axes") else 'sweep.axes=["model=27k","horizon.tokens=9_000_000"]'
+        for w in sweep_words
+    ]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "harness", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    root = tmp_path / "toy"
+    deadline = time.monotonic() + 120
+    while not list(root.glob("*/checkpoints/step-*.pt")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(60) == 130
+    assert "type the same command again" in child.stderr.read()
+    (run,) = run_directories(root)
+    assert run.status() is Status.interrupted
+
+
+def test_a_failing_cell_does_not_stop_the_others_and_is_retried_on_request(harness, sweep_words, tmp_path):
+    words = [
+        w if not w.startswith("sweep.axes") else 'sweep.axes=["model=27k","horizon.tokens=20_000","seed=0,1"]'
+        for w in sweep_words
+    ]
+    assert harness("plan", *words[1:], "write=true", cwd=tmp_path).returncode == 0
+    broken, fine = sorted(run_directories(tmp_path / "toy"), key=lambda run: "-s0-" not in run.run_id)
+    config = broken.path / "config.json"
+    whole = config.read_text()
+    value = json.loads(whole)
+    config.write_text(json.dumps({**value, "tokens_path": "/nowhere"}))
+    done = harness(*words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "1 of 2 cells are not finished" in done.stderr
+    assert fine.status() is Status.done
+    assert "nowhere" in (broken.path / FAILURE).read_text()
+    config.write_text(whole)
+    assert harness(*words, cwd=tmp_path).returncode == 1  # not retried unless asked
+    assert harness(*words, "retry_failed=true", cwd=tmp_path).returncode == 0
+    assert RunDirectory(broken.path).status() is Status.done
+
+
+def test_status_counts_and_plan_spends_nothing(harness, sweep_words, tmp_path):
+    plan = harness("plan", *sweep_words[1:], "format=json", cwd=tmp_path)
+    cells = json.loads(plan.stdout)
+    assert [cell["status"] for cell in cells] == ["planned"] * 4
+    assert not (tmp_path / "toy").exists()
+    assert harness("plan", *sweep_words[1:], "write=true", cwd=tmp_path).returncode == 0
+    status = harness("status", *sweep_words[1:], "format=json", cwd=tmp_path)
+    assert json.loads(status.stdout)["counts"] == {"planned": 4}
+    assert (tmp_path / "toy" / "plan.jsonl").exists()

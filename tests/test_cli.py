@@ -1,0 +1,70 @@
+"""The command line as a user meets it: help, exit codes, one line on stderr, JSON alone on stdout."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from harness.cli import VERBS, main
+
+
+def test_help_lists_every_verb(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(verb in out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    assert f"harness {verb} " in capsys.readouterr().out
+
+
+def test_an_unknown_verb_is_two(capsys):
+    assert main(["trian"]) == 2
+    assert "no verb 'trian'" in capsys.readouterr().err
+
+
+def test_wrong_input_is_two_and_one_line(harness, tmp_path):
+    for words in (
+        ["fit", "optimm.lr=1"],
+        ["fit", "runs=nowhere"],
+        ["train", "seed=x"],
+        ["status", "group=none"],
+    ):
+        done = harness(*words, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, ""), words
+        assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_an_unprepared_corpus_is_one_and_says_what_to_do(harness, tmp_path):
+    done = harness("train", "horizon.tokens=1000", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "harness prepare" in done.stderr
+
+
+def loaded_by(*words: str) -> set[str]:
+    """Top-level modules in memory after a verb has run."""
+    code = (
+        "import sys, json; from harness.cli import main; main(sys.argv[1:]);"
+        "print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stderr.strip().splitlines()[-1]))
+
+
+def test_analysis_loads_no_torch(tmp_path):
+    table = tmp_path / "table.csv"
+    rows = [
+        f"{n},{d},{1.7 + 400 / n**0.34 + 400 / d**0.3},{6 * n * d}"
+        for n in (1e6, 3e6, 1e7, 3e7)
+        for d in (1e8, 1e9, 1e10)
+    ]
+    table.write_text("params_total,tokens,loss,flops\n" + "\n".join(rows) + "\n")
+    loaded = loaded_by("fit", f"runs={table}", "fit.bootstraps=50")
+    assert not loaded & {"torch", "lightning", "datasets", "tokenizers", "triton", "matplotlib", "pandas"}
+
+
+def test_help_loads_no_hydra():
+    assert not loaded_by("--help") & {"hydra", "omegaconf", "numpy", "torch"}
