@@ -23,7 +23,6 @@ from harness.sweep.plan import PlannedCell
 LOG = "log.txt"
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0
-EXIT_NOT_MINE = 1
 PR_SET_PDEATHSIG = 1
 
 
@@ -88,7 +87,8 @@ class Queue:
         return status in (Status.planned.value, Status.interrupted.value)
 
     def run(self, watch: Watch) -> None:
-        """Until every cell has had its turn. Ctrl-C asks the children to save and stop, then waits."""
+        """Until every cell has had its turn. Ctrl-C or SIGTERM asks the children to save and stop."""
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             while self.waiting or self.children or self.elsewhere():
                 self.reap()
@@ -99,6 +99,8 @@ class Queue:
         except BaseException:
             self.stop()
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def elsewhere(self) -> list[CellState]:
         """Cells that another sweep of the same folder is running: waited for, not started twice."""
