@@ -1,4 +1,5 @@
 """Train one run. Typed again, it goes on from its checkpoint; a finished run is shown, not repeated.
+Exit code 1 when the run diverged.
 
 harness train model=56k horizon.tokens=2_000_000
 harness train model=1.8m horizon.flops=1e14 optim.lr=0.003 seed=1 group=mine
@@ -16,7 +17,7 @@ from pathlib import Path
 from harness.commands.cells import own_cell
 from harness.commands.root import Experiment, Format
 from harness.config import verb
-from harness.errors import WrongInput
+from harness.errors import CannotAnswer, WrongInput
 from harness.report.tables import print_record
 from harness.report.terminal import print_json
 from harness.runs import RunDirectory
@@ -45,6 +46,8 @@ def main(settings: Settings) -> None:
         print_json(asdict(record))
     else:
         print_record(record, run.path)
+    if record.loss is None:
+        raise CannotAnswer(f"{run.path} {record.status}: {record.reason}")
 
 
 def planned_run(path: str) -> RunDirectory:

@@ -10,9 +10,10 @@ from harness.forecast.backtest import Backtest
 from harness.laws.fit import Fit, FitStatus
 from harness.laws.identify import Check, Grade, grade
 from harness.laws.observations import Observations, levels
+from harness.laws.surfaces import Floats
 
 if TYPE_CHECKING:
-    from harness.forecast.predict import Prediction
+    from harness.forecast.predict import Prediction, Target
 
 ENOUGH_LEVELS = 4
 """Three sizes or token counts determine the law with nothing left to contradict it."""
@@ -32,7 +33,7 @@ class Verdict(Enum):
 
 
 def judge(
-    observations: Observations, fit: Fit, prediction: Prediction, backtest: Backtest
+    observations: Observations, target: Target, fit: Fit, prediction: Prediction, backtest: Backtest
 ) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict and the reasons for anything less than `supported`, the gravest first.
 
@@ -41,7 +42,7 @@ def judge(
     checks = [
         *(check for check in fit.checks if check.name != "floor" or check.grade is Grade.failed),
         *check_levels(observations),
-        *check_reach(observations, prediction, backtest),
+        *check_reach(observations, target, prediction, backtest),
         check_width(fit, prediction),
     ]
     failed = [check.reason for check in checks if check.grade is Grade.failed]
@@ -65,28 +66,38 @@ def check_levels(observations: Observations) -> list[Check]:
     return checks
 
 
-def check_reach(observations: Observations, prediction: Prediction, backtest: Backtest) -> list[Check]:
-    """How far the bet lies beyond the sweep, against the sweep's own span and its backtest."""
-    ratio = prediction.ratio
-    span = float(observations.flops.max() / observations.flops.min())
+def check_reach(
+    observations: Observations, target: Target, prediction: Prediction, backtest: Backtest
+) -> list[Check]:
+    """How far the bet lies beyond the sweep: along each axis of the law, in compute, and in the backtest.
+
+    The law is a function of N and D, so a step along either that is longer than the sweep itself is a
+    refusal; in compute it is a warning, since isoFLOP slices are narrow in C and wide in N and D.
+    """
+    axes = (
+        ("parameters", observations.params, target.params),
+        ("tokens", observations.tokens, target.tokens),
+        ("FLOPs", observations.flops, target.budget),
+    )
     covered = backtest.largest_ratio
-    far = f"the target has {ratio:.3g} times the compute of the largest run"
+    far = f"the target has {prediction.ratio:.3g} times the compute of the largest run"
+    tested = f"{far}; inside the sweep extrapolation could be tested up to {covered:.3g} times"
+    beyond = prediction.ratio > covered
     return [
-        Check(
-            "span",
-            grade(ratio > span),
-            ratio,
-            span,
-            f"{far}, further than the sweep spans itself ({span:.3g} times)",
-        ),
-        Check(
-            "backtest",
-            grade(False, ratio > covered),
-            ratio,
-            covered,
-            f"{far}; inside the sweep extrapolation could be tested up to {covered:.3g} times",
-        ),
+        *(check_span(name, values, aim) for name, values, aim in axes),
+        Check("backtest", grade(False, beyond), prediction.ratio, covered, tested),
     ]
+
+
+def check_span(name: str, values: Floats, aim: float) -> Check:
+    low, high = float(values.min()), float(values.max())
+    ratio, span = max(aim / high, low / aim), high / low
+    reason = (
+        f"the target lies {ratio:.3g} times beyond the sweep in {name}, further than the sweep spans "
+        f"itself ({span:.3g} times)"
+    )
+    far = ratio > span
+    return Check(f"span of {name}", grade(far and name != "FLOPs", far), ratio, span, reason)
 
 
 def check_width(fit: Fit, prediction: Prediction) -> Check:

@@ -157,7 +157,7 @@ def predict(
     ensemble = fit_ensemble(observations, configs)
     backtest = rolling_origin(observations, configs)
     prediction = predict_point(observations, target, config, fit, ensemble, backtest, other)
-    verdict, reasons = judge(observations, fit, prediction, backtest)
+    verdict, reasons = judge(observations, target, fit, prediction, backtest)
     refused = verdict is Verdict.refused
     return Forecast(
         target=target,

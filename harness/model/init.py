@@ -24,7 +24,8 @@ def build_model(shape: ModelShape, attend: Attend, init: InitConfig, seed: int) 
                     0.0, linear_std(name, module, shape.depth, init.gain), generator=generator
                 )
             elif isinstance(module, nn.Embedding):
-                module.weight.normal_(0.0, init.embedding_std, generator=generator)
+                std = init.embedding_gain / shape.width**0.5
+                module.weight.normal_(0.0, std, generator=generator)
     return model
 
 

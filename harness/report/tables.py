@@ -62,7 +62,6 @@ def state_row(state: CellState) -> tuple[str, ...]:
 
 def print_record(record: RunRecord, where: Path) -> None:
     if record.loss is None:
-        print_lines(f"{where}: {record.status}, {record.reason}")
         return
     print_lines(
         f"{where}: {record.status}",

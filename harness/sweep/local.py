@@ -145,7 +145,8 @@ class Queue:
 
 def start(run: Path, slot: Slot) -> subprocess.Popen[bytes]:
     """Train one planned cell in a child process pinned to the slot; its output goes to log.txt."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(len(slot.cores))}
+    threads = str(len(slot.cores))
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": threads}
     if slot.gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = str(slot.gpu)
     with (run / LOG).open("ab") as log:

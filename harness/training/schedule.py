@@ -16,16 +16,16 @@ class ScheduleKind(Enum):
 
 @dataclass(kw_only=True)
 class ScheduleConfig:
-    """Warm-up lasts `warmup_tokens`, but never more than `warmup_fraction` of the run."""
+    """Warm-up lasts `warmup_fraction` of the run, or `warmup_tokens` where that is shorter."""
 
     kind: ScheduleKind = ScheduleKind.wsd
-    warmup_tokens: int = 200_000
-    warmup_fraction: float = 0.1
-    cooldown_fraction: float = 0.2
+    warmup_tokens: int | None = None
+    warmup_fraction: float = 0.02
+    cooldown_fraction: float = 0.3
     final_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.warmup_tokens < 0:
+        if self.warmup_tokens is not None and self.warmup_tokens < 0:
             raise ValueError("schedule.warmup_tokens must not be negative")
         for name in ("warmup_fraction", "cooldown_fraction", "final_fraction"):
             if not 0 <= getattr(self, name) <= 1:
@@ -52,7 +52,12 @@ def build_schedule(config: ScheduleConfig, peak: float, steps: int, batch_tokens
 
 
 def warmup_steps(config: ScheduleConfig, steps: int, batch_tokens: int) -> int:
-    return min(math.ceil(config.warmup_tokens / batch_tokens), int(config.warmup_fraction * steps))
+    longest = int(config.warmup_fraction * steps)
+    return (
+        longest
+        if config.warmup_tokens is None
+        else min(longest, math.ceil(config.warmup_tokens / batch_tokens))
+    )
 
 
 def warm(step: int, warmup: int) -> float:

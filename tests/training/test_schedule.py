@@ -6,7 +6,7 @@ from harness.training.schedule import ScheduleConfig, ScheduleKind, build_schedu
 
 
 def rates(steps: int = 100, batch: int = 10, **changes: object) -> list[float]:
-    config = ScheduleConfig(**{"warmup_tokens": 100, **changes})
+    config = ScheduleConfig(**{"warmup_tokens": 100, "warmup_fraction": 0.1, **changes})
     lr_at = build_schedule(config, 2.0, steps, batch)
     return [lr_at(step) for step in range(steps)]
 
