@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import sys
 from pathlib import Path
 
-from harness import __version__
+from harness import __version__, config_dir
 from harness.errors import HarnessError
 
 VERBS = {
@@ -20,9 +21,10 @@ VERBS = {
     "forecast": "predict a larger run and seal the prediction",
     "score": "compare a sealed forecast with the run it was about",
     "report": "write one self-contained HTML page of a sweep and its forecast",
-    "bench": "measure speed and memory against a named reference",
+    "bench": "measure speed against a named reference",
 }
 
+TRACEBACK = "HARNESS_TRACEBACK"
 HELP = ("-h", "--help")
 
 
@@ -57,6 +59,12 @@ def run(name: str, rest: list[str]) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except Exception as error:
+        if os.environ.get(TRACEBACK):
+            raise
+        first = (str(error).splitlines() or [""])[0]
+        print(f"harness {name}: {type(error).__name__}: {first} ({TRACEBACK}=1 shows where)", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -85,9 +93,7 @@ def verb_help(name: str) -> str:
 
 
 def config_groups() -> list[tuple[str, list[str]]]:
-    here = Path(__file__).parent
-    root = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    folders = sorted(path for path in config_dir().iterdir() if path.is_dir())
     return [(folder.name, sorted(file.stem for file in folder.glob("*.yaml"))) for folder in folders]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import hydra
@@ -15,15 +14,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.errors import HarnessError, WrongInput
+from harness import config_dir
+from harness.errors import WrongInput
 
 Schema = TypeVar("Schema")
-
-
-def config_dir() -> Path:
-    """The shipped configs of a wheel, else the checkout's."""
-    shipped = Path(__file__).parent / "configs"
-    return shipped if shipped.is_dir() else Path(__file__).parent.parent / "configs"
 
 
 def verb(name: str, schema: type[Schema]) -> Callable[[Callable[[Schema], None]], Callable[[], None]]:
@@ -32,13 +26,13 @@ def verb(name: str, schema: type[Schema]) -> Callable[[Callable[[Schema], None]]
     register(name, schema)
 
     def decorate(act: Callable[[Schema], None]) -> Callable[[], None]:
-        failures: list[HarnessError] = []
+        failures: list[Exception] = []
 
         @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=name)
         def run(config: DictConfig) -> None:
             try:
                 act(to_settings(config))
-            except HarnessError as error:  # raised below: Hydra would print its own lines around it
+            except Exception as error:  # raised below: Hydra would print its own lines around it
                 failures.append(error)
 
         def entry() -> None:

@@ -2,7 +2,7 @@
 
 runs/<sweep>/<run>/
     config.json       resolved and frozen when the run was planned, with its hash
-    provenance.json   code, package versions, hardware, corpus and tokenizer hashes
+    provenance.json   code, package versions, hardware, corpus and tokenizer hashes, first start
     attempt.json      who owns the run now (host, pid, start time, token); replaced by a later attempt
     metrics.jsonl     append-only, one object a line; a step that was logged twice counts once, the later
     failure.json      why the last attempt ended badly; removed when the run finishes
@@ -12,10 +12,14 @@ runs/<sweep>/<run>/
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
 import json
 import math
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -27,6 +31,10 @@ from harness.errors import CannotAnswer, HarnessError, WrongInput
 
 CONFIG, PROVENANCE, METRICS = "config.json", "provenance.json", "metrics.jsonl"
 ATTEMPT, FAILURE, RECORD = "attempt.json", "failure.json", "record.json"
+TAIL_BYTES = 8192
+FOREIGN_SILENCE_SECONDS = 900.0
+"""An owner on another host that has written nothing for so long is taken for dead. Should it only have
+been slow, it finds itself superseded at its next write and stops."""
 
 
 class Status(Enum):
@@ -80,9 +88,10 @@ class RunRecord:
     train_seconds: float = 0.0
     tokens_per_second: float = 0.0
     attempts: int = 1
+    started_at: str = ""
     finished_at: str = ""
 
-    MEASURED = ("train_seconds", "tokens_per_second", "attempts", "finished_at", "code_version")
+    MEASURED = ("train_seconds", "tokens_per_second", "attempts", "started_at", "finished_at", "code_version")
 
     def science(self) -> dict[str, Any]:
         """Everything that must not depend on the clock, the machine's load or interruptions."""
@@ -113,9 +122,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write beside, flush to disk, rename. A full disk leaves the old file as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
@@ -157,7 +166,7 @@ class RunDirectory:
 
     def config(self) -> dict[str, Any]:
         value = read_json(self.path / CONFIG)
-        if not isinstance(value, dict) or "hash" not in value or "config" not in value:
+        if not isinstance(value, dict) or not isinstance(value.get("config"), dict) or "hash" not in value:
             raise WrongInput(f"{self.path / CONFIG} is not a frozen config")
         return value
 
@@ -178,12 +187,23 @@ class RunDirectory:
                     rows[row["kind"], row["step"]] = row
         return sorted(rows.values(), key=lambda row: (row["step"], row["kind"]))
 
+    def last_metric(self) -> dict[str, Any] | None:
+        """The training row that was written last, read from the end of the file."""
+        try:
+            with (self.path / METRICS).open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+                lines = file.read().decode(errors="replace").splitlines()
+        except OSError:
+            return None
+        rows = (parse_metric(line) for line in reversed(lines))
+        return next((row for row in rows if row is not None and row["kind"] == "train"), None)
+
     def status(self) -> Status:
         """From the files alone."""
         if (self.path / RECORD).exists():
             return Status(self.record().status)
         owner = read_owner(self.path)
-        if owner is not None and owner_is_alive(owner):
+        if owner is not None and owner_is_alive(owner, self.path):
             return Status.running
         if (self.path / FAILURE).exists():
             return Status.failed
@@ -219,8 +239,6 @@ def parse_record(value: Any, where: Path) -> RunRecord:
 
 def content_hash(value: Any) -> str:
     """SHA-256 over canonical JSON (sorted keys, no spaces)."""
-    import hashlib
-
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -229,7 +247,12 @@ def content_hash(value: Any) -> str:
 
 
 def process_start(pid: int) -> str | None:
-    """An identifier of a living process that a reused pid does not share; None when it is gone."""
+    """An identifier of a living process that a reused pid does not share; None when it is gone.
+
+    Where there is no /proc a living process is only known by its pid.
+    """
+    if not Path("/proc/self/stat").exists():
+        return "alive" if signal_reaches(pid) else None
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -238,22 +261,38 @@ def process_start(pid: int) -> str | None:
     return None if after_name[0] == "Z" else after_name[19]
 
 
+def signal_reaches(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def read_owner(run: Path) -> dict[str, Any] | None:
     try:
         owner = json.loads((run / ATTEMPT).read_text())
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return None
     return owner if isinstance(owner, dict) and "token" in owner else None
 
 
-def owner_is_alive(owner: dict[str, Any]) -> bool:
-    """Whether the owning process still runs on this host; an owner on another host counts as gone only
-    through the scheduler, so here it counts as alive until its attempt says it ended."""
+def owner_is_alive(owner: dict[str, Any], run: Path) -> bool:
+    """Whether the owning process still runs: on this host by its pid, on another by its last sign of life."""
     if owner.get("ended"):
         return False
     if owner.get("host") != socket.gethostname():
-        return True
-    return process_start(int(owner.get("pid", -1))) == owner.get("process_start")
+        return time.time() - last_sign_of_life(run) < FOREIGN_SILENCE_SECONDS
+    found = process_start(int(owner.get("pid", -1)))
+    return found is not None and found == owner.get("process_start")
+
+
+def last_sign_of_life(run: Path) -> float:
+    """Seconds since the epoch of the newest write of an attempt."""
+    files = (run / ATTEMPT, run / METRICS)
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -271,12 +310,18 @@ class Attempt:
             raise Superseded(f"{self.run.path} was taken over by another attempt; this one stops")
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Append whole lines in one write. Raises WrongInput when the disk is full."""
+        """Append whole lines in one write, on the disk when this returns.
+
+        Raises WrongInput when the disk is full, Superseded when the run has another owner by now.
+        """
+        self.check()
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         path = self.run.path / METRICS
         try:
             with path.open("ab+") as file:
                 file.write(torn_line_end(file) + text.encode())
+                file.flush()
+                os.fsync(file.fileno())
         except OSError as error:
             raise WrongInput(
                 f"cannot write {path}: {error.strerror}; free some space and start again"
@@ -290,9 +335,11 @@ class Attempt:
         self.end()
 
     def fail(self, reason: str) -> None:
-        self.check()
-        write_json(self.run.path / FAILURE, {"reason": reason, "attempt": self.number})
-        self.end()
+        """Note why, as far as that can still be written: the failure itself must reach the user."""
+        with contextlib.suppress(HarnessError):
+            self.check()
+            write_json(self.run.path / FAILURE, {"reason": reason, "attempt": self.number})
+            self.end()
 
     def end(self) -> None:
         """Say that this attempt is over, so that another host need not guess."""
@@ -312,42 +359,40 @@ def torn_line_end(file: Any) -> bytes:
 def claim(run: RunDirectory) -> Attempt:
     """Become the owner of `run`. Raises CannotAnswer when a living process owns it.
 
-    The claim is an atomic link; a dead owner's file is set aside by an atomic rename that one of two
-    racing processes wins. Every later write checks the token, so a loser of any race stops by itself.
+    Two claims at once are decided by a lock that is held only while the owner's file is replaced. Every
+    later write of an attempt checks its token, so one that was superseded stops by itself.
     """
-    run.path.mkdir(parents=True, exist_ok=True)
-    owner = read_owner(run.path)
-    if owner is not None and owner_is_alive(owner):
-        raise CannotAnswer(
-            f"{run.path} is being trained by process {owner.get('pid')} on {owner.get('host')}; "
-            "wait for it or stop it"
-        )
-    token, number = uuid.uuid4().hex, int(owner["number"]) + 1 if owner else 1
-    mine = {
-        "token": token,
-        "number": number,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "process_start": process_start(os.getpid()),
-    }
-    beside = run.path / f".attempt.{token}"
-    write_json(beside, mine)
-    if owner is not None or (run.path / ATTEMPT).exists():
-        aside = run.path / f".attempt.dead.{token}"
-        try:
-            (run.path / ATTEMPT).rename(aside)
-            aside.unlink()
-        except FileNotFoundError:
-            pass  # the other of two racing claims set it aside first; the link below decides
-    try:
-        os.link(beside, run.path / ATTEMPT)
-    except FileExistsError as error:
-        raise CannotAnswer(f"{run.path} was claimed by another process at the same moment") from error
-    finally:
-        beside.unlink(missing_ok=True)
-    attempt = Attempt(run=run, token=token, number=number)
-    attempt.check()
+    with claiming(run.path):
+        owner = read_owner(run.path)
+        if owner is not None and owner_is_alive(owner, run.path):
+            raise CannotAnswer(
+                f"{run.path} is being trained by process {owner.get('pid')} on {owner.get('host')}; "
+                "wait for it or stop it"
+            )
+        attempt = Attempt(run=run, token=uuid.uuid4().hex, number=int(owner["number"]) + 1 if owner else 1)
+        mine = {
+            "token": attempt.token,
+            "number": attempt.number,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_start": process_start(os.getpid()),
+        }
+        write_json(run.path / ATTEMPT, mine)
+        (run.path / FAILURE).unlink(missing_ok=True)
     return attempt
+
+
+@contextlib.contextmanager
+def claiming(run: Path) -> Iterator[None]:
+    """One claim at a time. Without locks on the file system the token alone has to do."""
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        with (run / ".claim").open("w") as file:
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise WrongInput(f"cannot write in {run}: {error.strerror}") from error
 
 
 # --- many runs ------------------------------------------------------------------------------------------

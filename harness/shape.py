@@ -29,6 +29,8 @@ class ModelConfig:
     rope_base: float = 10000.0
 
     def __post_init__(self) -> None:
+        if not self.name or not all(c.isalnum() or c in "._-" for c in self.name) or self.name[0] == ".":
+            raise ValueError(f"model.name={self.name!r} names folders: use letters, digits, . _ -")
         for field in ("width", "depth", "n_heads", "head_dim", "mlp_hidden"):
             if getattr(self, field) < 1:
                 raise ValueError(f"model.{field} must be at least 1, not {getattr(self, field)}")

@@ -1,5 +1,7 @@
 import json
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -120,6 +122,47 @@ def test_a_dead_owner_is_superseded_and_cannot_write(tmp_path):
         first.finish(record())
     second.finish(record())
     assert run.status() is Status.done
+
+
+def test_an_owner_on_another_host_is_alive_until_it_falls_silent(tmp_path):
+    run = RunDirectory(tmp_path / "r")
+    path = claim(run).run.path / runs.ATTEMPT
+    path.write_text(json.dumps({**json.loads(path.read_text()), "host": "elsewhere"}))
+    with pytest.raises(CannotAnswer, match="on elsewhere"):
+        claim(run)
+    long_ago = time.time() - runs.FOREIGN_SILENCE_SECONDS - 60
+    os.utime(path, (long_ago, long_ago))
+    assert claim(run).number == 2
+
+
+def test_a_superseded_attempt_appends_no_metrics(tmp_path):
+    first = claim(RunDirectory(tmp_path / "r"))
+    dead_owner(first)
+    claim(first.run)
+    with pytest.raises(Superseded):
+        first.append_metrics([{"kind": "train", "step": 1}])
+
+
+def test_of_many_claims_at_once_one_wins(tmp_path):
+    run = RunDirectory(tmp_path / "r")
+    dead_owner(claim(run))
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(lambda _: attempt_or_none(run), range(8)))
+    assert sum(outcome is not None for outcome in outcomes) == 1
+
+
+def attempt_or_none(run: RunDirectory) -> Attempt | None:
+    try:
+        return claim(run)
+    except CannotAnswer:
+        return None
+
+
+def test_garbage_in_the_owners_file_is_no_owner(tmp_path):
+    run = RunDirectory(tmp_path / "r")
+    (claim(run).run.path / runs.ATTEMPT).write_bytes(b"\xff\xfe\x00")
+    assert run.status() is Status.planned
+    assert claim(run).number == 1
 
 
 def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
     harness fit experiment=demo
     harness fit runs=runs/demo fit.params=non_embedding
     harness fit runs=table.csv where=["group=rpj","loss<3.5"] law=skaling
+    harness fit runs=table.csv best_of=cell            the best run of each (params, tokens)
     harness fit runs=table.csv flops=[1e21,1e24] format=json
     harness fit runs=table.csv fit.bootstraps=4000 fit.law.delta=1e-3
 
@@ -11,6 +12,7 @@ Exit code 1 when a parameter is not identified; the numbers then come with the r
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from harness.commands.observe import observe
@@ -26,6 +28,11 @@ from harness.report.terminal import print_json
 @dataclass(kw_only=True)
 class Settings(Experiment):
     flops: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(not (math.isfinite(budget) and budget > 0) for budget in self.flops):
+            raise ValueError(f"flops={self.flops} must be positive numbers")
 
 
 @verb("fit", Settings)

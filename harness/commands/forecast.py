@@ -29,10 +29,11 @@ from harness.laws.fit import fit_law
 from harness.laws.observations import Observations
 from harness.report.fits import print_forecast
 from harness.report.terminal import print_json
-from harness.runs import METRICS
+from harness.runs import RunDirectory, Status
 from harness.training.cell import Cell
 
 SEAL = "forecast.json"
+NUMBERS = ("params", "tokens", "flops")
 
 
 @dataclass(kw_only=True)
@@ -50,7 +51,7 @@ def main(settings: Settings) -> None:
     if path is not None and path.exists():
         show_sealed(settings, open_seal(path), cell)
         return
-    if cell is not None and (settings.folder / cell.run_id / METRICS).exists():
+    if cell is not None and RunDirectory(settings.folder / cell.run_id).status() is not Status.planned:
         raise CannotAnswer(
             f"{cell.run_id} has already begun and no forecast was sealed before; bet on another run"
         )
@@ -67,7 +68,7 @@ def main(settings: Settings) -> None:
 
 def asks_numbers(settings: Settings) -> bool:
     """Whether the bet is on bare numbers rather than on a run. Raises WrongInput on half an answer."""
-    given = {name for name in ("params", "tokens", "flops") if getattr(settings, name) is not None}
+    given = {name for name in NUMBERS if getattr(settings, name) is not None}
     if not given:
         return False
     if given not in ({"flops"}, {"params", "tokens"}):
@@ -78,13 +79,26 @@ def asks_numbers(settings: Settings) -> bool:
 
 
 def numbers_target(settings: Settings, observations: Observations) -> Target:
-    if settings.flops is None:
-        assert settings.params is not None and settings.tokens is not None
-        return Target(params=settings.params, tokens=settings.tokens)
-    best = fit_law(observations, settings.fit.law, settings.fit.level).optimum(settings.flops)
+    """The bare numbers, bound to the corpus and tokenizer of the runs where those are known."""
+    params, tokens = settings.params, settings.tokens
+    if settings.flops is not None:
+        params, tokens = best_allocation(settings, observations, settings.flops)
+    assert params is not None and tokens is not None  # `asks_numbers` saw to it
+    return Target(
+        params=params,
+        tokens=tokens,
+        flops=settings.flops,
+        corpus_hash=observations.corpus_hashes[0],
+        tokenizer_hash=observations.tokenizer_hashes[0],
+    )
+
+
+def best_allocation(settings: Settings, observations: Observations, flops: float) -> tuple[float, float]:
+    """Parameters and tokens that minimise the fitted loss under C = 6ND."""
+    best = fit_law(observations, settings.fit.law, settings.fit.level).optimum(flops)
     if not (math.isfinite(best.params) and math.isfinite(best.tokens)):
-        raise CannotAnswer(f"the fit has no optimum at {settings.flops:.3g} FLOPs; give params= and tokens=")
-    return Target(params=best.params, tokens=best.tokens, flops=settings.flops)
+        raise CannotAnswer(f"the fit has no optimum at {flops:.3g} FLOPs; give params= and tokens=")
+    return best.params, best.tokens
 
 
 def cell_target(cell: Cell, observations: Observations) -> Target:
@@ -116,10 +130,12 @@ def seal_path(settings: Settings, cell: Cell | None) -> Path | None:
 
 def show_sealed(settings: Settings, sealed: SealedForecast, cell: Cell | None) -> None:
     """A bet already made is shown, not made again; it must be this bet."""
-    if cell is not None and sealed.target["run_id"] != cell.run_id:
+    target = sealed.target
+    asked = {"run_id": cell.run_id} if cell else {name: getattr(settings, name) for name in NUMBERS}
+    if other := [name for name, value in asked.items() if value is not None and target[name] != value]:
         raise CannotAnswer(
-            f"{sealed.path} is sealed for another run ({sealed.target['run_id']}, not {cell.run_id}); "
-            "choose another group= or seal="
+            f"{sealed.path} is sealed for another bet ({other[0]} {target[other[0]]}, "
+            f"not {asked[other[0]]}); choose another group= or seal="
         )
     show(settings, sealed.forecast, sealed)
 

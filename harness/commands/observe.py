@@ -7,8 +7,8 @@ from pathlib import Path
 from harness.commands.root import Experiment
 from harness.errors import WrongInput
 from harness.laws.config import ParamsKind
-from harness.laws.observations import Observations, observations_from_records
-from harness.laws.tables import observations_from_table
+from harness.laws.observations import Observations, best_of_cell, observations_from_records
+from harness.laws.tables import BestOf, observations_from_table
 from harness.runs import finished_records
 
 
@@ -23,7 +23,8 @@ def observe(settings: Experiment, params: ParamsKind) -> Observations:
     if path.is_dir():
         if settings.where:
             raise WrongInput("where= filters the rows of a table; runs= is a folder of runs")
-        return observations_from_records(*finished_records(path), params=params)
+        observations = observations_from_records(*finished_records(path), params=params)
+        return best_of_cell(observations) if settings.best_of is BestOf.cell else observations
     if not path.exists():
         raise WrongInput(f"runs={path} does not exist; give a sweep folder or a table (.csv .jsonl .parquet)")
-    return observations_from_table(path, settings.where, params)
+    return observations_from_table(path, settings.where, params, settings.best_of)

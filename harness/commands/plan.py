@@ -11,14 +11,11 @@ the tokens of a cell follow from its model and its budget. The data must have be
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from harness.commands.cells import sweep_cells, write_cells
-from harness.commands.root import Experiment, Format, planned
+from harness.commands.cells import show_plan, sweep_cells, write_cells
+from harness.commands.root import Experiment, planned
 from harness.config import task_overrides, verb
-from harness.report.tables import print_plan
-from harness.report.terminal import print_json
-from harness.sweep.ledger import survey
 
 
 @dataclass(kw_only=True)
@@ -32,8 +29,4 @@ def main(settings: Settings) -> None:
     cells = sweep_cells(settings, "plan", Settings, task_overrides())
     if settings.write:
         write_cells(settings, cells, extend=settings.extend)
-    states = survey(settings.folder, [planned(cell) for cell in cells])
-    if settings.format is Format.json:
-        print_json([{**asdict(state.cell), "status": state.status} for state in states])
-    else:
-        print_plan(settings.group, states)
+    show_plan(settings, [planned(cell) for cell in cells])

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.commands.forecast import SEAL
 from harness.commands.observe import observe, runs_path
 from harness.commands.root import Experiment
 from harness.commands.score import score_run
 from harness.config import verb
-from harness.forecast.seal import open_seal
+from harness.errors import CannotAnswer
+from harness.forecast.seal import SealedForecast, open_seal
 from harness.laws.bootstrap import fit_json
 from harness.laws.fit import fit_law
 from harness.report.page import Story, write_page
@@ -44,7 +46,7 @@ def tell(settings: Settings) -> Story:
     seal = settings.folder / SEAL
     sealed = open_seal(seal) if seal.exists() else None
     target = RunDirectory(settings.folder / str(sealed.target["run_id"])) if sealed else None
-    finished = target is not None and (target.path / RECORD).exists()
+    record = target.record() if target and (target.path / RECORD).exists() else None
     return Story(
         title=settings.group,
         source=source,
@@ -55,7 +57,17 @@ def tell(settings: Settings) -> Story:
         skipped=skipped,
         curves={r.run_id: RunDirectory(source / r.run_id).metrics() for r in records},
         sealed=sealed,
-        target=target.record() if target and finished else None,
+        target=record,
         target_curve=target.metrics() if target else [],
-        score=score_run(sealed, target) if sealed and target and finished else None,
+        **outcome(sealed, target if record else None),
     )
+
+
+def outcome(sealed: SealedForecast | None, target: RunDirectory | None) -> dict[str, Any]:
+    """The score, or why there is none."""
+    if sealed is None or target is None:
+        return {"score": None, "unscored": ""}
+    try:
+        return {"score": score_run(sealed, target), "unscored": ""}
+    except CannotAnswer as error:
+        return {"score": None, "unscored": str(error)}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.forecast.config import ForecastConfig
 from harness.laws.config import FitConfig
+from harness.laws.tables import BestOf
 from harness.sweep.local import LauncherConfig
 from harness.sweep.plan import PlannedCell, SweepConfig
 from harness.training.cell import Cell
@@ -27,6 +28,7 @@ class Experiment(TrainConfig):
     runs_dir: str = "runs"
     runs: str | None = None
     where: list[str] = field(default_factory=list)
+    best_of: BestOf = BestOf.none
     sweep: SweepConfig = field(default_factory=SweepConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     fit: FitConfig = field(default_factory=FitConfig)

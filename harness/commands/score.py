@@ -15,12 +15,12 @@ from pathlib import Path
 from harness.commands.forecast import SEAL
 from harness.commands.root import Experiment, Format
 from harness.config import verb
-from harness.errors import CannotAnswer
+from harness.errors import CannotAnswer, WrongInput
 from harness.forecast.score import Score, score
 from harness.forecast.seal import SealedForecast, open_seal
 from harness.report.fits import print_score
 from harness.report.terminal import print_json
-from harness.runs import PROVENANCE, RECORD, RunDirectory, read_json
+from harness.runs import RECORD, RunDirectory
 
 
 @dataclass(kw_only=True)
@@ -33,6 +33,8 @@ class Settings(Experiment):
 def main(settings: Settings) -> None:
     path = Path(settings.forecast_file) if settings.forecast_file else settings.folder / SEAL
     sealed = open_seal(path)
+    if not settings.run and not sealed.target["run_id"]:
+        raise WrongInput(f"{path} is a bet on bare numbers; name the run that took it up with run=")
     run = Path(settings.run) if settings.run else path.parent / str(sealed.target["run_id"])
     result = score_run(sealed, RunDirectory(run))
     if settings.format is Format.json:
@@ -44,4 +46,5 @@ def main(settings: Settings) -> None:
 def score_run(sealed: SealedForecast, run: RunDirectory) -> Score:
     if not (run.path / RECORD).exists():
         raise CannotAnswer(f"{run.path} is not finished ({run.status().value}); train it, then score again")
-    return score(sealed, run.record(), read_json(run.path / PROVENANCE).get("started_at"))
+    record = run.record()
+    return score(sealed, record, record.started_at or None)

@@ -7,6 +7,7 @@ someone who also recomputes the hash; a commit or a mail of the hash does.
 from __future__ import annotations
 
 import math
+import os
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,7 +64,14 @@ def seal(path: Path, forecast: Forecast, now: datetime | None = None) -> SealedF
         "versions": versions(),
         "forecast": forecast.to_json(),
     }
-    write_json(path, {**body, "sha256": content_hash(body)})
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    write_json(beside, {**body, "sha256": content_hash(body)})
+    try:
+        os.link(beside, path)  # fails, rather than replaces, when another forecast was quicker
+    except FileExistsError as error:
+        raise WrongInput(f"{path} was sealed by another process at the same moment") from error
+    finally:
+        beside.unlink(missing_ok=True)
     return open_seal(path)
 
 

@@ -79,7 +79,7 @@ def curve_figure(curves: Mapping[str, Sequence[dict[str, Any]]], target: Sequenc
     """Validation loss along every run."""
     figure, axes = new_figure(height=3.2)
     for colour, rows in zip(colours(len(curves)), curves.values(), strict=True):
-        axes.plot(*validation(rows), "-", color=colour, lw=1.2)
+        axes.plot(*validation(rows), ".-", color=colour, lw=1, ms=4)
     if target:
         axes.plot(*validation(target), "-", color="crimson", lw=2, label="the run that was bet on")
         axes.legend(fontsize=8)

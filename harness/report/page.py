@@ -35,6 +35,7 @@ class Story:
     target: RunRecord | None
     target_curve: Sequence[dict[str, Any]]
     score: Score | None
+    unscored: str
 
 
 def write_page(path: Path, story: Story) -> None:

@@ -44,8 +44,7 @@ def look(run: RunDirectory, cell: PlannedCell) -> CellState:
         note = read_json(run.path / FAILURE)["reason"] if status is Status.failed else ""
     except (WrongInput, KeyError) as error:
         return CellState(cell, "damaged", 0, None, None, str(error))
-    rows = [row for row in run.metrics() if row["kind"] == "train"]
-    last = rows[-1] if rows else {}
+    last = run.last_metric() or {}
     return CellState(
         cell, status.value, last.get("tokens", 0), last.get("loss"), last.get("tokens_per_second"), note
     )

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.errors import WrongInput
 from harness.runs import RunDirectory, Status
 from harness.sweep.ledger import CellState, look
 from harness.sweep.plan import PlannedCell
@@ -43,10 +44,11 @@ class LauncherConfig:
 
 @dataclass(frozen=True)
 class Slot:
-    """What one child may use."""
+    """What one child may use. Slots may share cores; the number tells them apart."""
 
+    number: int
     cores: tuple[int, ...]
-    gpu: int | None
+    gpu: str | None
 
 
 def build_slots(config: LauncherConfig, cores: Sequence[int]) -> list[Slot]:
@@ -54,7 +56,17 @@ def build_slots(config: LauncherConfig, cores: Sequence[int]) -> list[Slot]:
     width = min(config.threads_per_slot, len(cores))
     wanted = config.slots or config.gpus or max(1, len(cores) // width)
     groups = [tuple(cores[(i * width + j) % len(cores)] for j in range(width)) for i in range(wanted)]
-    return [Slot(group, i % config.gpus if config.gpus else None) for i, group in enumerate(groups)]
+    gpus = visible_gpus(config.gpus)
+    return [Slot(i, group, gpus[i % len(gpus)] if gpus else None) for i, group in enumerate(groups)]
+
+
+def visible_gpus(count: int) -> list[str]:
+    """The first `count` of the GPUs this process was given, by the names CUDA knows them by."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = given.split(",") if given else [str(i) for i in range(count)]
+    if len(names) < count:
+        raise WrongInput(f"launcher.gpus={count} but CUDA_VISIBLE_DEVICES={given} shows only {len(names)}")
+    return names[:count]
 
 
 @dataclass
@@ -141,32 +153,42 @@ class Queue:
                 child.process.wait(max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 child.process.kill()
+                child.process.wait()
 
 
 def start(run: Path, slot: Slot) -> subprocess.Popen[bytes]:
     """Train one planned cell in a child process pinned to the slot; its output goes to log.txt."""
     threads = str(len(slot.cores))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads, "TORCHINDUCTOR_COMPILE_THREADS": threads}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": threads,
+        "TORCHINDUCTOR_COMPILE_THREADS": threads,
+        "HARNESS_TRACEBACK": "1",
+    }
+    quoted = str(run.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    parent = os.getpid()
     if slot.gpu is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = str(slot.gpu)
+        environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
     with (run / LOG).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "harness", "train", f"cell='{run.resolve()}'"],
+            [sys.executable, "-m", "harness", "train", f"cell='{quoted}'"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             env=environment,
             start_new_session=True,  # a Ctrl-C reaches the queue alone, which then asks politely
-            preexec_fn=lambda: settle(slot),
+            preexec_fn=lambda: settle(slot, parent),
         )
 
 
-def settle(slot: Slot) -> None:
+def settle(slot: Slot, parent: int) -> None:
     """In the child, before it starts: its cores, and SIGTERM when the queue dies, however it dies."""
     if slot.gpu is None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, slot.cores)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)  # it died before we could ask to be told
 
 
 def own_cores() -> list[int]:

@@ -11,12 +11,15 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from harness.runs import Attempt
 from harness.training.cell import Cell
 from harness.training.checkpoint import State, save
 from harness.training.module import Span, TrainingModule
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Clock(lightning.Callback):
@@ -58,7 +61,7 @@ class Metrics(lightning.Callback):
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Span, index: int) -> None:
         result = module.span_result
         if result.first_bad is not None:
-            self.diverged_at = batch.start + result.first_bad
+            self.diverged_at = batch.start + result.first_bad + 1
             trainer.should_stop = True
             return
         self.train_loss = math.fsum(result.losses) / len(result.losses)
@@ -75,7 +78,7 @@ class Metrics(lightning.Callback):
             "flops": flops,
             "lr": module.lr_at(span.stop - 1),
             "loss": self.train_loss,
-            "grad_norm": grad_norm,
+            "grad_norm": grad_norm,  # the largest since the last row
             "tokens_per_second": round(self.clock.speed, 1),
             "mfu": self.clock.speed * flops / tokens / peak if peak else None,
         }
@@ -117,8 +120,8 @@ class Validation(lightning.Callback):
 class Saver(lightning.Callback):
     """A checkpoint every so many seconds, and one when asked to stop."""
 
-    def __init__(self, cell: Cell, attempt: Attempt, clock: Clock) -> None:
-        self.cell, self.attempt, self.clock = cell, attempt, clock
+    def __init__(self, cell: Cell, attempt: Attempt, clock: Clock, started_at: str) -> None:
+        self.cell, self.attempt, self.clock, self.started_at = cell, attempt, clock, started_at
         self.saved_at = time.monotonic()
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Span, index: int) -> None:
@@ -133,7 +136,10 @@ class Saver(lightning.Callback):
             model=module.model.state_dict(),
             optimizer=module.own_optimizer.state_dict(),
             micro_batch=module.micro_batch,
+            threads=torch.get_num_threads(),
+            compiled=module.compiled,
             train_seconds=self.clock.train_seconds,
+            started_at=self.started_at,
         )
         save(self.attempt.run.checkpoints, state)
         self.saved_at = time.monotonic()
@@ -145,7 +151,15 @@ class StopOnSignal(lightning.Callback):
     def __init__(self, saver: Saver) -> None:
         self.saver = saver
         self.signal: int | None = None
-        self.before = {number: signal.signal(number, self.note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {number: signal.getsignal(number) for number in SIGNALS}
+        self.listen()
+
+    def listen(self) -> None:
+        for number in SIGNALS:
+            signal.signal(number, self.note)
+
+    def on_train_start(self, *_: Any) -> None:
+        self.listen()  # Lightning has put its own SIGTERM handler in front, which would lose the run
 
     def note(self, number: int, _frame: FrameType | None) -> None:
         self.signal = number

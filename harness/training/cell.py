@@ -39,8 +39,7 @@ class Cell:
 
     @property
     def config_hash(self) -> str:
-        """Over everything that bears on the result; not over where files lie."""
-        return content_hash({k: v for k, v in self.to_json().items() if k != "tokens_path"})
+        return science_hash(self.to_json())
 
     @property
     def run_id(self) -> str:
@@ -58,6 +57,19 @@ class Cell:
         }
 
 
+NOT_SCIENCE = {"": ("group", "saving"), "hardware": ("peak_flops",), "corpus": ("path",)}
+
+
+def science_hash(frozen: dict[str, Any]) -> str:
+    """Over everything that bears on the result: not where files lie (the text is in the corpus hash), how
+    often the run writes down where it is, or what the sweep is called."""
+    config = {key: value for key, value in frozen["config"].items() if key not in NOT_SCIENCE[""]}
+    for part in ("hardware", "corpus"):
+        config[part] = {key: value for key, value in config[part].items() if key not in NOT_SCIENCE[part]}
+    kept = ("shape", "horizon", "corpus_hash", "tokenizer_hash")
+    return content_hash({"config": config, **{key: frozen[key] for key in kept}})
+
+
 def freeze(config: TrainConfig, prepared: Prepared) -> Cell:
     """Resolve a config against prepared data. Raises WrongInput when the two do not fit."""
     shape = build_shape(config.model, prepared.vocab_size, config.context)
@@ -72,11 +84,10 @@ def freeze(config: TrainConfig, prepared: Prepared) -> Cell:
 
 
 def write_cell(runs_dir: Path, cell: Cell) -> RunDirectory:
-    """Create the run directory with its frozen config; an existing equal one is left alone."""
+    """Create the run directory with its frozen config; an existing one stays, but for where the data lie."""
     run = RunDirectory(runs_dir / cell.config.group / cell.run_id)
-    if (run.path / CONFIG).exists():
-        read_cell(run)
-    else:
+    frozen = read_cell(run) if (run.path / CONFIG).exists() else None
+    if frozen is None or frozen.tokens_path != cell.tokens_path:
         write_json(run.path / CONFIG, {"hash": cell.config_hash, **cell.to_json()})
     return run
 
@@ -85,6 +96,7 @@ def read_cell(run: RunDirectory) -> Cell:
     """The frozen cell of a run directory. Raises WrongInput when it was edited since."""
     value = run.config()
     try:
+        found = science_hash(value)
         cell = Cell(
             config=from_plain(TrainConfig, value["config"]),
             shape=from_plain(ModelShape, value["shape"]),
@@ -93,9 +105,9 @@ def read_cell(run: RunDirectory) -> Cell:
             corpus_hash=value["corpus_hash"],
             tokenizer_hash=value["tokenizer_hash"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise WrongInput(f"{run.path / CONFIG} is damaged or of another version: {error}") from error
-    if cell.config_hash != value["hash"]:
+    if found != value["hash"]:
         raise WrongInput(
             f"{run.path / CONFIG} was edited after it was frozen; plan a new run instead "
             "(later edits must not reach planned runs)"

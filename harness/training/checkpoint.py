@@ -31,15 +31,18 @@ class State:
     model: dict[str, Any]
     optimizer: dict[str, Any]
     micro_batch: int
+    threads: int
+    compiled: bool
     train_seconds: float
+    started_at: str
 
 
 def save(folder: Path, state: State) -> Path:
     """Write a checkpoint of `state`. Raises WrongInput when the disk is full; older ones survive."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{state.step:09d}.pt"
     beside = folder / f".{path.name}.{os.getpid()}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with beside.open("wb") as file:
             torch.save(vars(state), file)
             file.flush()
@@ -59,7 +62,7 @@ def save(folder: Path, state: State) -> Path:
 
 
 def load_latest(folder: Path) -> State | None:
-    """The newest readable checkpoint, or None. Damaged ones are named in the log and passed over."""
+    """The newest readable checkpoint, or None. Damaged ones are named in the log and removed."""
     if not folder.is_dir():
         return None
     for leftover in folder.glob(".step-*"):
@@ -69,6 +72,7 @@ def load_latest(folder: Path) -> State | None:
             return load_file(path)
         except Exception as error:  # a torn file fails in many ways; every one means: try the older file
             log.warning("checkpoint %s is damaged (%s); falling back to the one before", path, error)
+            path.unlink(missing_ok=True)
     return None
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
+import sysconfig
 from dataclasses import dataclass
+from pathlib import Path
 
 import lightning
 import numpy as np
@@ -59,6 +62,7 @@ class TrainingModule(lightning.LightningModule):
         hardware: HardwareConfig,
         lr_at: LrAt,
         micro_batch: int,
+        compiled: bool,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -68,7 +72,7 @@ class TrainingModule(lightning.LightningModule):
         self.lr_at = lr_at
         self.micro_batch = micro_batch
         self.precision = hardware.precision
-        self.compiled = wants_compile(hardware.compile)
+        self.compiled = compiled
         self.batch_loss = torch.compile(model.loss, dynamic=False) if self.compiled else model.loss
         self.optimizer_state: dict | None = None
 
@@ -136,8 +140,14 @@ class TrainingModule(lightning.LightningModule):
 
 
 def wants_compile(choice: Compile) -> bool:
-    """`auto` compiles where a C++ compiler is found. Raises WrongInput for `always` without one."""
-    compiler = shutil.which("g++") or shutil.which("clang++")
-    if choice is Compile.always and not compiler:
-        raise WrongInput("hardware.compile=always needs a C++ compiler (g++); install one or use auto")
-    return choice is not Compile.never and compiler is not None
+    """`auto` compiles where Inductor finds what it needs; WrongInput for `always` where it does not."""
+    able = can_compile()
+    if choice is Compile.always and not able:
+        raise WrongInput("hardware.compile=always needs g++ (or CXX) and Python's headers; or use auto")
+    return choice is not Compile.never and able
+
+
+def can_compile() -> bool:
+    """Inductor builds its CPU code with $CXX or g++ and includes Python.h."""
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    return shutil.which(os.environ.get("CXX", "g++")) is not None and header.exists()

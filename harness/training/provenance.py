@@ -7,12 +7,23 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import harness
+from harness.training.cell import Cell
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run must know of itself before it starts: its code, and when its first attempt began."""
+
+    code: str
+    started_at: str
+
 
 PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "datasets", "triton", "hydra-core", "scipy")
 
@@ -23,7 +34,8 @@ def code_version() -> str:
     if not (root / ".git").exists():
         return harness.__version__
     commit = git(root, "rev-parse", "HEAD")
-    edits = git(root, "diff", "HEAD", "--", "harness", "kernels", "configs")
+    folders = ("harness", "kernels", "configs")
+    edits = git(root, "diff", "HEAD", "--", *folders) + git(root, "status", "--porcelain", "--", *folders)
     dirty = f"+dirty.{hashlib.sha256(edits.encode()).hexdigest()[:8]}" if edits else ""
     return (commit or harness.__version__) + dirty
 
@@ -36,9 +48,13 @@ def git(root: Path, *arguments: str) -> str:
         return ""
 
 
-def provenance(device: torch.device) -> dict[str, Any]:
+def provenance(cell: Cell, origin: Origin, device: torch.device) -> dict[str, Any]:
+    """Of the latest attempt; `started_at` is the first one's."""
     return {
-        "code_version": code_version(),
+        "started_at": origin.started_at,
+        "code_version": origin.code,
+        "corpus_hash": cell.corpus_hash,
+        "tokenizer_hash": cell.tokenizer_hash,
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "platform": platform.platform(),

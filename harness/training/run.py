@@ -14,6 +14,7 @@ from pathlib import Path
 import lightning
 import numpy as np
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch.utils.data import DataLoader
 
 from harness.data.loader import Batches, target_bytes, validation_windows
@@ -26,12 +27,14 @@ from harness.training.callbacks import Clock, Metrics, ProgressBar, Saver, StopO
 from harness.training.cell import Cell, read_cell
 from harness.training.checkpoint import State, load_latest
 from harness.training.memory import micro_batch_sequences
-from harness.training.module import Span, TrainingModule
-from harness.training.provenance import code_version, provenance
+from harness.training.module import Span, TrainingModule, wants_compile
+from harness.training.provenance import Origin, code_version, provenance
 from harness.training.schedule import build_schedule
-from harness.training.settings import Device
+from harness.training.settings import Compile, Device, HardwareConfig
 
 ROWS_PER_RUN = 100
+SPAN_FLOPS = 2e11
+"""A run saves and stops between spans: a few seconds apart on one CPU core, every step of a large model."""
 
 
 class Stopped(Exception):
@@ -59,7 +62,7 @@ def train(run: RunDirectory, *, progress: bool = False) -> RunRecord:
     attempt = claim(run)
     try:
         return train_owned(cell, attempt, progress)
-    except Stopped:
+    except (Stopped, KeyboardInterrupt):
         attempt.end()
         raise
     except BaseException as error:
@@ -69,12 +72,12 @@ def train(run: RunDirectory, *, progress: bool = False) -> RunRecord:
 
 def train_owned(cell: Cell, attempt: Attempt, progress: bool) -> RunRecord:
     quiet_lightning()
-    device = choose_device(cell.config.hardware.device)
-    if cell.config.hardware.threads is not None:
-        torch.set_num_threads(cell.config.hardware.threads)
-    data = open_data(cell)
-    write_provenance(attempt.run, device)
     state = load_latest(attempt.run.checkpoints)
+    device = choose_device(cell.config.hardware.device)
+    set_threads(cell.config.hardware, state)
+    origin = Origin(code=code_version(), started_at=first_start(attempt.run, state))
+    write_json(attempt.run.path / PROVENANCE, provenance(cell, origin, device))
+    data = open_data(cell)
     module, attention = build_module(cell, data, state)
     first = state.step if state else 0
     evaluate_at = evaluation_steps(cell)
@@ -82,13 +85,14 @@ def train_owned(cell: Cell, attempt: Attempt, progress: bool) -> RunRecord:
     clock = Clock(state.train_seconds if state else 0.0, cell.horizon.batch_tokens)
     metrics = Metrics(cell, attempt, clock)
     validation = Validation(cell, attempt, data.windows, data.windows_bytes, evaluate_at)
-    saver = Saver(cell, attempt, clock)
+    saver = Saver(cell, attempt, clock, origin.started_at)
     stop = StopOnSignal(saver)
     bar = [ProgressBar(cell, first, clock)] if progress and sys.stderr.isatty() else []
     trainer = lightning.Trainer(
         max_epochs=1,
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
+        plugins=[LightningEnvironment()],  # one process, also inside a Slurm job
         deterministic=cell.config.hardware.deterministic and device.type == "cuda",
         logger=False,
         enable_checkpointing=False,
@@ -102,16 +106,27 @@ def train_owned(cell: Cell, attempt: Attempt, progress: bool) -> RunRecord:
         stop.restore()
     if stop.signal is not None and trainer.should_stop:
         raise Stopped(f"{attempt.run.path} was stopped by signal {stop.signal}; start it again to go on")
-    record = finished(cell, attempt, data, module, attention, metrics, validation, clock)
+    outcome = Outcome(attention, module.compiled, metrics, validation, clock, origin)
+    record = finished(cell, attempt, data.batches, outcome)
     attempt.finish(record)
     return record
 
 
-def write_provenance(run: RunDirectory, device: torch.device) -> None:
-    """Of the latest attempt; `started_at` is the first one's, since a forecast must be older than it."""
-    path = run.path / PROVENANCE
-    before = read_json(path).get("started_at") if path.exists() else None
-    write_json(path, {"started_at": before or now(), **provenance(device)})
+def set_threads(hardware: HardwareConfig, state: State | None) -> None:
+    """As the config says; else as the run began, since sums depend on how they are split."""
+    threads = hardware.threads or (state.threads if state else None)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def first_start(run: RunDirectory, state: State | None) -> str:
+    """When the first attempt began: a forecast must be older than that."""
+    if state is not None:
+        return state.started_at
+    try:
+        return str(read_json(run.path / PROVENANCE)["started_at"])
+    except (WrongInput, KeyError, TypeError):
+        return now()
 
 
 def now() -> str:
@@ -148,61 +163,75 @@ def build_module(cell: Cell, data: Data, state: State | None) -> tuple[TrainingM
         else micro_batch_sequences(cell.shape, cell.horizon.batch_sequences, config.hardware.activation_gib)
     )
     lr_at = build_schedule(config.schedule, cell.peak_lr, cell.horizon.steps, cell.horizon.batch_tokens)
-    module = TrainingModule(model, data.batches, config.optim, config.hardware, lr_at, micro_batch)
+    compiled = wants_compile(resume_compile(config.hardware.compile, state))
+    module = TrainingModule(model, data.batches, config.optim, config.hardware, lr_at, micro_batch, compiled)
     if state:
         model.load_state_dict(state.model)
         module.optimizer_state = state.optimizer
     return module, attention
 
 
+def resume_compile(choice: Compile, state: State | None) -> Compile:
+    """A resumed run goes on as it began: compiled code rounds differently."""
+    if state is None:
+        return choice
+    return Compile.always if state.compiled else Compile.never
+
+
 def evaluation_steps(cell: Cell) -> set[int]:
-    """After every so many tokens, rounded to whole steps, and at the end."""
-    every = max(1, round(cell.config.evaluation.every_tokens / cell.horizon.batch_tokens))
-    return {*range(every, cell.horizon.steps, every), cell.horizon.steps}
+    """The step nearest to every multiple of `every_tokens`, and the last."""
+    every, batch = cell.config.evaluation.every_tokens, cell.horizon.batch_tokens
+    marks = range(1, cell.horizon.tokens // every + 1)
+    return {max(1, round(mark * every / batch)) for mark in marks} | {cell.horizon.steps}
 
 
 def spans(cell: Cell, first: int, evaluate_at: set[int], last: int | None = None) -> DataLoader:
     """The steps from `first` to `last` (the horizon), cut where a row is logged or the model validated."""
     last = last or cell.horizon.steps
-    every = max(1, min(cell.config.saving.log_steps, cell.horizon.steps // ROWS_PER_RUN))
+    affordable = int(SPAN_FLOPS / cell.shape.training_flops(cell.horizon.batch_tokens))
+    every = max(1, min(cell.config.saving.log_steps, cell.horizon.steps // ROWS_PER_RUN, affordable))
     cuts = sorted({first} | {s for s in {*range(0, last, every), *evaluate_at, last} if s > first})
     parts = [Span(start, stop) for start, stop in itertools.pairwise(cuts)]
     return DataLoader(parts, batch_size=None)  # type: ignore[arg-type]  # any sequence will do
 
 
-def finished(
-    cell: Cell,
-    attempt: Attempt,
-    data: Data,
-    module: TrainingModule,
-    attention: str,
-    metrics: Metrics,
-    validation: Validation,
-    clock: Clock,
-) -> RunRecord:
-    config, shape, horizon = cell.config, cell.shape, cell.horizon
-    loss = validation.loss if validation.loss is not None and math.isfinite(validation.loss) else None
-    diverged = metrics.diverged_at is not None or loss is None
+@dataclass(frozen=True)
+class Outcome:
+    """What the callbacks saw."""
+
+    attention: str
+    compiled: bool
+    metrics: Metrics
+    validation: Validation
+    clock: Clock
+    origin: Origin
+
+
+def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -> RunRecord:
+    config, shape = cell.config, cell.shape
+    reason = divergence(outcome)
+    steps = outcome.metrics.diverged_at or cell.horizon.steps
+    tokens = steps * cell.horizon.batch_tokens
     return RunRecord(
         run_id=cell.run_id,
         group=config.group,
-        status=(Status.diverged if diverged else Status.done).value,
-        reason=f"loss or gradient not finite at step {metrics.diverged_at}" if diverged else "",
+        status=(Status.diverged if reason else Status.done).value,
+        reason=reason,
         params_total=shape.params.total,
         params_non_embedding=shape.params.non_embedding,
         params_embedding=shape.params.embedding,
         params_head=shape.params.head,
-        tokens=horizon.tokens,
-        unique_tokens=data.batches.unique_tokens(horizon.steps),
-        epochs=data.batches.epoch(horizon.steps),
-        steps=horizon.steps,
-        flops=cell.flops,
-        loss=None if diverged else loss,
+        tokens=tokens,
+        unique_tokens=batches.unique_tokens(steps),
+        epochs=batches.epoch(steps),
+        steps=steps,
+        flops=shape.training_flops(tokens),
+        loss=None if reason else outcome.validation.loss,
         loss_kind="validation, nats per token",
-        bits_per_byte=None if diverged else validation.bits_per_byte,
-        train_loss=metrics.train_loss,
+        bits_per_byte=None if reason else outcome.validation.bits_per_byte,
+        train_loss=outcome.metrics.train_loss,
         lr=cell.peak_lr,
-        batch_tokens=horizon.batch_tokens,
+        batch_tokens=cell.horizon.batch_tokens,
         schedule=config.schedule.kind.value,
         optimizer=config.optim.kind.value,
         width=shape.width,
@@ -213,17 +242,26 @@ def finished(
         seed=config.seed,
         data_seed=config.data_seed,
         precision=config.hardware.precision.value,
-        attention=attention,
-        compiled=module.compiled,
+        attention=outcome.attention,
+        compiled=outcome.compiled,
         corpus_hash=cell.corpus_hash,
         tokenizer_hash=cell.tokenizer_hash,
         config_hash=cell.config_hash,
-        code_version=code_version(),
-        train_seconds=round(clock.train_seconds, 3),
-        tokens_per_second=round(clock.tokens_per_second, 1),
+        code_version=outcome.origin.code,
+        train_seconds=round(outcome.clock.train_seconds, 3),
+        tokens_per_second=round(outcome.clock.tokens_per_second, 1),
         attempts=attempt.number,
+        started_at=outcome.origin.started_at,
         finished_at=now(),
     )
+
+
+def divergence(outcome: Outcome) -> str:
+    """Why the run has no loss; empty when it has one."""
+    if outcome.metrics.diverged_at is not None:
+        return f"loss or gradient not finite at step {outcome.metrics.diverged_at}"
+    loss = outcome.validation.loss
+    return "" if loss is not None and math.isfinite(loss) else "the final validation loss is not finite"
 
 
 def choose_device(device: Device) -> torch.device:

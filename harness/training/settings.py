@@ -129,5 +129,5 @@ class TrainConfig:
     data_seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.group or not all(c.isalnum() or c in "._-" for c in self.group):
+        if not self.group or self.group[0] == "." or not all(c.isalnum() or c in "._-" for c in self.group):
             raise ValueError(f"group={self.group!r} must be a plain folder name: letters, digits, . _ -")

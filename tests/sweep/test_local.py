@@ -17,7 +17,8 @@ def test_slots_share_out_cores_and_gpus():
     pairs = build_slots(LauncherConfig(threads_per_slot=2), [0, 1, 2, 3])
     assert [slot.cores for slot in pairs] == [(0, 1), (2, 3)]
     gpus = build_slots(LauncherConfig(gpus=2, threads_per_slot=2), [0, 1, 2, 3])
-    assert [slot.gpu for slot in gpus] == [0, 1]
+    assert [slot.gpu for slot in gpus] == ["0", "1"]
+    assert len({*build_slots(LauncherConfig(slots=4), [0, 1])}) == 4
     assert len(build_slots(LauncherConfig(threads_per_slot=8), [0, 1])) == 1
     assert len(build_slots(LauncherConfig(slots=3), [0, 1])) == 3
 

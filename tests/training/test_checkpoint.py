@@ -9,7 +9,16 @@ from harness.training.checkpoint import State, load_latest, save
 
 def state(step: int) -> State:
     weights = {"w": torch.full((4,), float(step))}
-    return State(step=step, model=weights, optimizer={"state": {}}, micro_batch=2, train_seconds=1.5)
+    return State(
+        step=step,
+        model=weights,
+        optimizer={"state": {}},
+        micro_batch=2,
+        threads=1,
+        compiled=False,
+        train_seconds=1.5,
+        started_at="2026-01-01T00:00:00+00:00",
+    )
 
 
 def test_the_newest_comes_back_and_two_are_kept(tmp_path):

@@ -12,7 +12,8 @@ import torch
 from harness.errors import CannotAnswer, WrongInput
 from harness.runs import CONFIG, METRICS, RECORD, RunDirectory, Status, claim
 from harness.training.callbacks import Validation
-from harness.training.run import train
+from harness.training.cell import read_cell
+from harness.training.run import evaluation_steps, train
 
 
 def science_of(run: RunDirectory) -> tuple[dict, list[dict]]:
@@ -109,8 +110,38 @@ def test_a_signal_saves_and_a_second_process_is_refused(planned_run):
     assert list(run.checkpoints.glob("step-*.pt"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_by_a_signal_it_goes_on_as_if_never_stopped(planned_run, number):
+    calm, stopped = planned_run("group=calm"), planned_run("group=stopped")
+    train(calm)
+    child = spawn(stopped)
+    wait_for_step(stopped, 10, child)
+    child.send_signal(number)
+    assert child.wait(60) in (0, 130)
+    assert stopped.status() in (Status.interrupted, Status.done)
+    train(stopped)
+    assert science_of(stopped)[1] == science_of(calm)[1]
+
+
+def test_a_new_attempt_clears_the_old_failure(planned_run):
+    run = planned_run()
+    claim(run).fail("disk full")
+    assert run.status() is Status.failed
+    claim(run).end()
+    assert run.status() is Status.interrupted
+
+
+def test_validation_steps_are_the_nearest_to_the_marks(planned_run):
+    cell = read_cell(planned_run("evaluation.every_tokens=1000", "horizon.tokens=5_000"))
+    assert evaluation_steps(cell) == {2, 4, 6, 8, 10}
+    marks = evaluation_steps(read_cell(planned_run("evaluation.every_tokens=20_000")))
+    assert marks == {39, 78, 117}
+
+
 def test_a_run_that_blows_up_ends_with_a_record(planned_run):
     record = train(planned_run("optim.lr=1e20", "optim.clip_grad_norm=1e30"))
+    assert record.steps < 117
+    assert record.tokens == record.steps * 512
     assert record.status == "diverged"
     assert record.loss is None
     assert "not finite at step" in record.reason
