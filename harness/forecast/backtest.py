@@ -11,7 +11,8 @@ import numpy as np
 
 from harness.forecast.ensemble import fit_ensemble
 from harness.laws.config import LawConfig
-from harness.laws.observations import Observations, levels
+from harness.laws.observations import SAME_SIZE, Observations, levels
+from harness.laws.surfaces import Floats
 
 FEWEST_ROWS = 7
 """One more than the plain law needs to be overdetermined."""
@@ -79,7 +80,7 @@ class Backtest:
 def origins(observations: Observations) -> list[float]:
     """FLOPs thresholds, spread evenly over those that leave a fittable sweep below and runs above."""
     thresholds = []
-    for flops in sorted(set(observations.flops.tolist())):
+    for flops in budgets(observations.flops):
         below = observations.flops <= flops
         ahead = observations.flops.max() / flops >= SMALLEST_RATIO
         if ahead and fittable(observations, below):
@@ -90,10 +91,23 @@ def origins(observations: Observations) -> list[float]:
     return [thresholds[i] for i in at]
 
 
+def budgets(flops: Floats) -> list[float]:
+    """The dearest run of every budget: cells of one isoFLOP slice differ by rounding to whole steps."""
+    tops: list[float] = []
+    start = 0.0
+    for value in sorted(set(flops.tolist())):
+        if value > SAME_SIZE * start:
+            tops.append(value)
+            start = value
+        tops[-1] = value
+    return tops
+
+
 def fittable(observations: Observations, keep: Any) -> bool:
-    """Enough rows, and at least three sizes and three token counts among them."""
-    enough = int(keep.sum()) >= FEWEST_ROWS
-    return enough and levels(observations.params[keep]) >= 3 and levels(observations.tokens[keep]) >= 3
+    """Enough rows, with three sizes, three token counts and two budgets: within one budget a larger model
+    always sees fewer tokens, and no fit can tell the two apart."""
+    wanted = ((observations.params, 3), (observations.tokens, 3), (observations.flops, 2))
+    return int(keep.sum()) >= FEWEST_ROWS and all(levels(values[keep]) >= count for values, count in wanted)
 
 
 def rolling_origin(observations: Observations, configs: Sequence[LawConfig]) -> Backtest:

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from harness.errors import CannotAnswer, WrongInput
-from harness.forecast.backtest import Backtest, Case, rolling_origin
+from harness.forecast.backtest import Backtest, Case, budgets, origins, rolling_origin
 from harness.forecast.config import ForecastConfig
 from harness.forecast.ensemble import member_configs
 from harness.forecast.gate import Verdict
 from harness.forecast.predict import Forecast, Target, growth, predict
-from harness.laws.config import ParamsKind
-from harness.laws.observations import Observations
+from harness.laws.config import LossUnit, ParamsKind
+from harness.laws.observations import FLOPS_EXACT, Observations, Row, collect
 from harness.laws.tables import observations_from_table
 
 from ..public_data import planted_sweep, public_table
@@ -144,3 +144,20 @@ def test_wrong_questions():
         predict(hashed, Target(params=1e6, tokens=1e8, corpus_hash="d" * 64), CONFIG)
     with pytest.raises(ValueError, match=r"forecast\.bootstraps"):
         ForecastConfig(bootstraps=3)
+
+
+def test_a_backtest_starts_from_whole_budgets_and_never_from_one():
+    """Cells of an isoFLOP slice differ by rounding; one slice alone cannot tell N from D."""
+    flops = np.array([c * (1 + 1e-4 * i) for c in (4e11, 8e11, 1.6e12) for i in range(4)])
+    assert budgets(flops) == [flops[3], flops[7], flops[11]]
+    n = np.tile([2.7e4, 5.6e4, 1e5, 1.6e5], 3)
+    tokens = flops / (6 * n)
+    loss = 2.9 + 700 / n**0.65 + 2000 / tokens**0.6
+    assert origins(observed(n, tokens, loss, flops)) == [flops[7]]
+
+
+def observed(n, tokens, loss, flops) -> Observations:
+    rows = [
+        Row(name=f"r{i}", params=n[i], tokens=tokens[i], flops=flops[i], loss=loss[i]) for i in range(len(n))
+    ]
+    return collect(rows, ParamsKind.total, LossUnit.nats_per_token, FLOPS_EXACT, [])
