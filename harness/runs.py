@@ -310,7 +310,7 @@ class Attempt:
             raise Superseded(f"{self.run.path} was taken over by another attempt; this one stops")
 
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
-        """Append whole lines in one write, on the disk when this returns.
+        """Append whole lines in one write.
 
         Raises WrongInput when the disk is full, Superseded when the run has another owner by now.
         """
@@ -320,12 +320,17 @@ class Attempt:
         try:
             with path.open("ab+") as file:
                 file.write(torn_line_end(file) + text.encode())
-                file.flush()
-                os.fsync(file.fileno())
         except OSError as error:
             raise WrongInput(
                 f"cannot write {path}: {error.strerror}; free some space and start again"
             ) from error
+
+    def sync_metrics(self) -> None:
+        """Put the rows on the disk before a checkpoint says that they need not be written again."""
+        path = self.run.path / METRICS
+        if path.exists():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def finish(self, record: RunRecord) -> None:
         self.check()

@@ -13,6 +13,7 @@ import pytest
 
 from harness.config import compose_all
 from harness.runs import RunDirectory
+from harness.training.cell import Cell
 
 TOY = (
     "corpus=text_dir",
@@ -62,6 +63,14 @@ def compose(root: Path, verb: str, overrides: Sequence[str]) -> object:
 def toy_overrides(root: Path) -> list[str]:
     paths = [f"corpus.path={root / 'texts'}", f"data_dir={root / 'data'}", f"runs_dir={root / 'runs'}"]
     return [*TOY, *paths]
+
+
+@pytest.fixture
+def toy_cell(toy_root: Path) -> Cell:
+    """A short run on the toy corpus, resolved but not on disk."""
+    from harness.commands.cells import own_cell
+
+    return own_cell(compose(toy_root, "train", ["horizon.tokens=60_000"]))
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from harness.data.cleaned import (
     read_texts,
     row_groups,
     store_documents,
+    write_listing,
 )
 from harness.data.corpus import CorpusConfig, batches
 from harness.data.dedup import exact_duplicates, near_duplicates
@@ -69,6 +70,7 @@ def clean(config: CorpusConfig, folder: Path, progress: Progress) -> CleanedFact
     (folder / SKETCHES).unlink()
     drops.update({f.name: int((fate == f).sum()) for f in Fate if f not in (Fate.train, Fate.val)})
     facts = CleanedFacts(corpus_hash(rows, fate), leak, before, naive_leak, drops)
+    write_listing(folder)
     write_json(folder / FACTS, asdict(facts))
     return facts
 

@@ -19,6 +19,7 @@ from harness.data.workers import ordered_map
 
 PART_BYTES = 1 << 29
 DOCUMENTS, SKETCHES, FATES = "documents.bin", "sketches.bin", "fates.npy"
+LISTING = "documents.tsv"
 # One row a document: SHA-256 of the text, hash of its group, bytes of UTF-8.
 DOCUMENT_ROW = np.dtype([("digest", "<u8", (4,)), ("group", "<u8"), ("bytes", "<i8")])
 
@@ -152,6 +153,22 @@ def row_groups(folder: Path) -> Iterator[RowGroup]:
             count = metadata.row_group(index).num_rows
             yield RowGroup(str(folder), path.name, index, first, count)
             first += count
+
+
+def write_listing(folder: Path) -> None:
+    """documents.tsv: name, SHA-256 and bytes of every document, and what became of it."""
+    import pyarrow.parquet as pq
+
+    rows, fate = document_rows(folder), fates(folder)
+    with (folder / LISTING).open("w", encoding="utf-8") as file:
+        file.write("name\tsha256\tbytes\tfate\n")
+        for group in row_groups(folder):
+            with pq.ParquetFile(folder / group.part) as part:
+                names = part.read_row_group(group.index, columns=["name"]).column("name").to_pylist()
+            for at, name in enumerate(names, start=group.first):
+                plain = " ".join(name.split())
+                digest = rows["digest"][at].tobytes().hex()
+                file.write(f"{plain}\t{digest}\t{rows['bytes'][at]}\t{Fate(fate[at]).name}\n")
 
 
 def read_texts(group: RowGroup, chosen: NDArray[np.bool_]) -> tuple[list[str], list[str]]:

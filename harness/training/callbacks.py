@@ -131,6 +131,7 @@ class Saver(lightning.Callback):
 
     def save(self, module: TrainingModule, step: int) -> None:
         self.attempt.check()
+        self.attempt.sync_metrics()
         state = State(
             step=step,
             model=module.model.state_dict(),

@@ -1,5 +1,7 @@
 """Duplicates are found, groups stay together, and planted leaks are measured and closed."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -103,6 +105,18 @@ def test_clean_drops_copies_and_says_so(folder, tmp_path):
     assert facts.drops == {"short": 1, "exact_duplicate": 1, "near_duplicate": 1, "leaky_validation": 0}
     assert names_of(out, Fate.near_duplicate) == ["nearly.txt"]
     assert facts.leak == 0
+
+
+def test_every_document_is_listed_with_its_hash_and_fate(folder, tmp_path):
+    (folder / "copy.txt").write_text((folder / "07.txt").read_text())
+    _, out = cleaned(folder, tmp_path)
+    header, *lines = [line.split("\t") for line in (out / "documents.tsv").read_text().splitlines()]
+    assert header == ["name", "sha256", "bytes", "fate"]
+    listed = {name: (digest, int(size), fate) for name, digest, size, fate in lines}
+    assert len(listed) == len(list(folder.iterdir()))
+    raw = (folder / "07.txt").read_bytes()
+    assert listed["07.txt"][:2] == (hashlib.sha256(raw).hexdigest(), len(raw))
+    assert listed["copy.txt"][2] == "exact_duplicate"
 
 
 def test_planted_leak_is_measured_and_closed(folder, tmp_path):
