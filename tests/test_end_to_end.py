@@ -147,3 +147,12 @@ def test_runs_of_two_corpora_do_not_mix(harness, words, tmp_path):
     done = harness("fit", *words, "group=grid", cwd=tmp_path)
     assert done.returncode == 1
     assert "corpora" in done.stderr
+
+
+def test_hydras_own_multirun_lands_in_the_same_store(harness, words, tmp_path):
+    assert harness("prepare", *words, cwd=tmp_path).returncode == 0
+    done = harness("train", "-m", *words, "model=27k", "horizon.tokens=5_000", "seed=0,1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = list(run_directories(tmp_path / "runs" / "adhoc"))
+    assert sorted(run.record().seed for run in runs) == [0, 1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "runs"]

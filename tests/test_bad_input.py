@@ -1,0 +1,93 @@
+"""What people type by mistake: one line that says what is wrong, the right exit code, nothing lost."""
+
+import pytest
+
+BASE = ["corpus=text_dir", "corpus.name=mine", "tokenizer=bytes", "context=32", "hardware.compile=never"]
+
+
+def one_line(done, code: int, *words: str) -> None:
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.strip().splitlines() if line.startswith("harness ")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    return folder
+
+
+def test_an_empty_corpus(harness, corpus, tmp_path):
+    one_line(harness("prepare", *BASE, f"corpus.path={corpus}", cwd=tmp_path), 2, str(corpus))
+
+
+def test_a_corpus_that_is_not_there(harness, tmp_path):
+    one_line(harness("prepare", *BASE, "corpus.path=nowhere", cwd=tmp_path), 2, "nowhere")
+
+
+def test_a_corpus_smaller_than_one_batch(harness, corpus, tmp_path):
+    for number in range(4):
+        (corpus / f"{number}.txt").write_text(
+            f"Document {number} says something short, but it says it well. " * 3
+        )
+    words = [*BASE, f"corpus.path={corpus}"]
+    assert harness("prepare", *words, cwd=tmp_path).returncode == 0
+    train = harness("train", *words, "horizon.batch_tokens=65536", "horizon.tokens=1e5", cwd=tmp_path)
+    one_line(train, 2, "horizon.tokens")  # 1e5 is no integer to Hydra
+    train = harness("train", *words, "horizon.batch_tokens=65536", "horizon.tokens=100_000", cwd=tmp_path)
+    one_line(train, 1, "batch")
+
+
+def test_a_batch_of_broken_sequences(harness, toy_root, tmp_path):
+    words = ["corpus=text_dir", "corpus.name=toy", "tokenizer=bytes", f"corpus.path={toy_root / 'texts'}"]
+    words += [
+        f"data_dir={toy_root / 'data'}",
+        "context=100",
+        "horizon.batch_tokens=512",
+        "horizon.tokens=9999",
+    ]
+    one_line(harness("train", *words, cwd=tmp_path), 2, "multiple of the context")
+
+
+def test_a_table_of_too_few_runs_or_none(harness, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("params_total,tokens,loss\n1e6,1e8,3.1\n2e6,1e8,3.0\n")
+    one_line(harness("fit", f"runs={table}", cwd=tmp_path), 1, "2 usable runs")
+    table.write_text("params_total,tokens,loss\n")
+    assert harness("fit", f"runs={table}", cwd=tmp_path).returncode in (1, 2)
+    table.write_text("size,tokens,loss\n1,2,3\n")
+    one_line(harness("fit", f"runs={table}", cwd=tmp_path), 2, "params_total")
+    one_line(harness("fit", f"runs={table}", 'where=["loss~3"]', cwd=tmp_path), 2, "loss~3")
+
+
+def test_half_a_question(harness, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("params_total,tokens,loss\n1e6,1e8,3.1\n")
+    one_line(harness("forecast", f"runs={table}", "params=1e9", cwd=tmp_path), 2, "tokens=")
+    one_line(harness("fit", f"runs={table}", "flops=[-1]", cwd=tmp_path), 2, "positive")
+
+
+def test_a_score_without_a_forecast(harness, tmp_path):
+    one_line(harness("score", "group=nothing", cwd=tmp_path), 2, "forecast.json")
+
+
+def test_a_cell_that_is_no_run(harness, tmp_path):
+    one_line(harness("train", "cell=nowhere", cwd=tmp_path), 2, "nowhere")
+    (tmp_path / "empty").mkdir()
+    one_line(harness("train", "cell=empty", cwd=tmp_path), 2, "config.json")
+
+
+def test_an_axis_over_the_group(harness, toy_root, tmp_path):
+    words = ["corpus=text_dir", "corpus.name=toy", "tokenizer=bytes", f"corpus.path={toy_root / 'texts'}"]
+    words += [
+        f"data_dir={toy_root / 'data'}",
+        "context=32",
+        "horizon.tokens=9999",
+        'sweep.axes=["group=a,b"]',
+    ]
+    one_line(harness("sweep", *words, cwd=tmp_path), 2, "one group")
