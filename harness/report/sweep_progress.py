@@ -7,9 +7,10 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from harness.report.terminal import duration, si
 from harness.runs import Status
@@ -43,12 +44,12 @@ class SweepProgress:
             self.flops_before = spent(states)
             self.said = {state.cell.run_id for state in states if state.finished}
         if self.live:
-            self.live.update(self.table(states))
+            self.live.update(Group(Text(self.headline(states), style="bold"), self.table(states)))
         else:
             self.say(states)
 
     def table(self, states: Sequence[CellState]) -> Table:
-        table = Table(title=self.headline(states), title_justify="left", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
         for column in ("running", "progress", "loss", "tokens/s"):
             table.add_column(column)
         for state in states:
@@ -62,8 +63,8 @@ class SweepProgress:
         failed = sum(state.status == Status.failed.value for state in states)
         note = f", {failed} failed" if failed else ""
         return (
-            f"{self.group}: {done} of {len(states)} cells done{note}, {si(speed)} tokens/s, "
-            f"time left {self.time_left(states)}"
+            f"{self.group}: {done} of {len(states)} cells done{note}, "
+            f"{f'{si(speed)} tokens/s' if speed else 'starting'}, time left {self.time_left(states)}"
         )
 
     def time_left(self, states: Sequence[CellState]) -> str:

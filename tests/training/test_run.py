@@ -13,7 +13,9 @@ from harness.errors import CannotAnswer, WrongInput
 from harness.runs import CONFIG, METRICS, RECORD, RunDirectory, Status, claim
 from harness.training.callbacks import Validation
 from harness.training.cell import read_cell
+from harness.training.module import can_compile, wants_compile
 from harness.training.run import evaluation_steps, train
+from harness.training.settings import Compile
 
 
 def science_of(run: RunDirectory) -> tuple[dict, list[dict]]:
@@ -214,3 +216,18 @@ def test_reference_attention_trains_like_sdpa(planned_run):
     reference = train(planned_run("attention=reference"))
     assert reference.loss == pytest.approx(train(planned_run()).loss, rel=1e-3)
     assert reference.attention == "reference"
+
+
+@pytest.mark.skipif(not can_compile(), reason="no g++ or no Python headers: nothing can be compiled here")
+def test_compiled_training_agrees_with_eager(planned_run):
+    short = ("horizon.tokens=10_000", "hardware.activation_gib=1e-3")
+    compiled, eager = train(planned_run(*short, "hardware.compile=always")), train(planned_run(*short))
+    assert compiled.compiled and not eager.compiled
+    assert compiled.loss == pytest.approx(eager.loss, rel=1e-3)
+
+
+def test_auto_compiles_only_where_it_can(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert not wants_compile(Compile.auto)
+    with pytest.raises(WrongInput, match="g\\+\\+"):
+        wants_compile(Compile.always)
