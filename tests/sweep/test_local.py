@@ -1,6 +1,7 @@
 """The queue on this machine, with the real trainer on toy cells."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -119,16 +120,14 @@ def test_a_failing_cell_does_not_stop_the_others_and_is_retried_on_request(harne
     ]
     assert harness("plan", *words[1:], "write=true", cwd=tmp_path).returncode == 0
     broken, fine = sorted(run_directories(tmp_path / "toy"), key=lambda run: "-s0-" not in run.run_id)
-    config = broken.path / "config.json"
-    whole = config.read_text()
-    value = json.loads(whole)
-    config.write_text(json.dumps({**value, "tokens_path": "/nowhere"}))
+    in_the_way = broken.path / "provenance.json"
+    in_the_way.mkdir()
     done = harness(*words, cwd=tmp_path)
     assert done.returncode == 1
     assert "1 of 2 cells are not finished" in done.stderr
     assert fine.status() is Status.done
-    assert "nowhere" in (broken.path / FAILURE).read_text()
-    config.write_text(whole)
+    assert "cannot write" in (broken.path / FAILURE).read_text()
+    in_the_way.rmdir()
     assert harness(*words, cwd=tmp_path).returncode == 1  # not retried unless asked
     assert harness(*words, "retry_failed=true", cwd=tmp_path).returncode == 0
     assert RunDirectory(broken.path).status() is Status.done
@@ -143,3 +142,14 @@ def test_status_counts_and_plan_spends_nothing(harness, sweep_words, tmp_path):
     status = harness("status", *sweep_words[1:], "format=json", cwd=tmp_path)
     assert json.loads(status.stdout)["counts"] == {"planned": 4}
     assert (tmp_path / "toy" / "plan.jsonl").exists()
+
+
+def test_moved_data_are_found_again(harness, sweep_words, toy_root, tmp_path):
+    assert harness("plan", *sweep_words[1:], "write=true", cwd=tmp_path).returncode == 0
+    before = [run.config()["tokens_path"] for run in run_directories(tmp_path / "toy")]
+    shutil.copytree(toy_root / "data", tmp_path / "moved")
+    moved = [w if not w.startswith("data_dir") else f"data_dir={tmp_path / 'moved'}" for w in sweep_words[1:]]
+    assert harness("plan", *moved, "write=true", cwd=tmp_path).returncode == 0
+    after = [run.config()["tokens_path"] for run in run_directories(tmp_path / "toy")]
+    assert len(after) == len(before)
+    assert all("moved" in path for path in after)
