@@ -108,9 +108,25 @@ def task_overrides() -> list[str]:
 
 
 def explain(error: BaseException) -> str:
-    """One line out of Hydra's and OmegaConf's many."""
+    """One line out of Hydra's and OmegaConf's many, with the reason behind a refused override."""
+    text = gist(error)
+    if text.startswith("Could not override"):
+        return text.split(". To append")[0].replace("Could not override", "there is no setting") + (
+            "; --help lists the groups, --cfg job every value"
+        )
+    behind = gist(error.__cause__) if error.__cause__ is not None else ""
+    return f"{text}: {behind}" if behind and behind not in text else text
+
+
+def gist(error: BaseException) -> str:
+    """The message without the lines that only help Hydra's authors."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     key = next((line.removeprefix("full_key: ") for line in lines if line.startswith("full_key: ")), "")
     kept = [line for line in lines if not line.startswith(("full_key:", "object_type=", "reference_type="))]
-    text = " ".join(kept[:3]) if kept else type(error).__name__
+    kept = list(
+        itertools.takewhile(lambda line: not line.startswith(("Config search path", "See http")), kept)
+    )
+    text = " ".join(kept) or type(error).__name__
+    if "'float'" in text and "Integer" in text:
+        text += ", write it out: 1_000_000"
     return f"{text} (at {key})" if key and key not in text else text

@@ -8,10 +8,7 @@ from harness.cli import VERBS
 from harness.config import cells_of, compose_all, config_dir
 from harness.errors import WrongInput
 
-GROUPED = [
-    f"{path.parent.name}={path.stem}" for path in sorted(config_dir().glob("*/*.yaml")) if path.parent.name
-]
-NEEDS_PATH = ("corpus=text_dir", "corpus=hf")
+GROUPED = [f"{path.parent.name}={path.stem}" for path in sorted(config_dir().glob("*/*.yaml"))]
 
 
 def settings(verb: str, *overrides: str):
@@ -21,7 +18,13 @@ def settings(verb: str, *overrides: str):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_composes(verb):
-    assert settings(verb).group == "adhoc"
+    needed = ["what=train"] if verb == "bench" else []
+    assert settings(verb, *needed).group == "adhoc"
+
+
+def test_a_missing_value_is_named():
+    with pytest.raises(WrongInput, match="missing mandatory value: what"):
+        settings("bench")
 
 
 @pytest.mark.parametrize("option", GROUPED)
