@@ -134,7 +134,7 @@ def standard_errors(form: Form, found: Optimised, how: Objective) -> tuple[dict[
     length = np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
     _, singular, basis = np.linalg.svd(columns / length, full_matrices=False)
     scale = robust_scale(response[0] - problem.y[0], int(free.sum()))
-    spread = np.sqrt(((basis / np.maximum(singular, 1e-300)[:, None]) ** 2).sum(axis=0)) * scale / length
+    spread = np.sqrt(((basis / np.maximum(singular, 1e-100)[:, None]) ** 2).sum(axis=0)) * scale / length
     names = [name for name, is_free in zip(form.names, free, strict=True) if is_free]
     errors = {name: float(error) for name, error in zip(names, spread, strict=True)}
     return errors, float(singular[-1] / singular[0])

@@ -73,7 +73,11 @@ def every_row(rows: Rows, loss: Floats) -> RowNumbers:
 
 @dataclass(frozen=True)
 class Form:
-    """One law. `allocation` is its closed-form optimum, None where only the numeric search exists."""
+    """One law. `allocation` is its closed-form optimum, None where only the numeric search exists.
+
+    Columns must be positive but for the `signed` ones. Without `second_derivatives` the fit is Gauss-Newton:
+    for a form that is dear to evaluate.
+    """
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -82,6 +86,8 @@ class Form:
     starts: Starts
     allocation: Allocation | None = None
     keep: Keep = every_row
+    signed: tuple[str, ...] = ()
+    second_derivatives: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -86,6 +86,9 @@ class Surface:
         return response, jacobian * chain * slope[:, :, None]
 
     def curvature(self, theta: Floats, u: Floats, v: Floats, scores: Floats) -> Floats:
+        if not self.form.second_derivatives:
+            return np.zeros((len(theta), theta.shape[1], theta.shape[1]))
+
         def score_gradient(at: Floats) -> Floats:
             return np.einsum("kn,knp->kp", scores, self.gradient(at, u, v)[1])
 
@@ -145,7 +148,7 @@ def refuse_unusable(form: Form, rows: Rows, loss: Floats) -> None:
     for name, column in (*rows.items(), ("loss", loss)):
         if column.shape != loss.shape:
             raise CannotAnswer(f"{form.name}: {name} has {len(column)} rows, the loss {len(loss)}")
-        bad = int((~(np.isfinite(column) & (column > 0))).sum())
+        bad = int((~(np.isfinite(column) & ((column > 0) | (name in form.signed)))).sum())
         if bad:
             raise CannotAnswer(f"{form.name}: {name} is not a positive number on {bad} of {len(loss)} rows")
 

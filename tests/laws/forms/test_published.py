@@ -109,7 +109,8 @@ def test_bnsl_before_the_break_is_not_identified():
     rows = table("bnsl_addition.csv")[:8]
     form = bnsl("bnsl_examples", 1, "examples")
     fit = fit_form(form, {"examples": column(rows, "dataset_size")}, column(rows, "loss"))
-    assert fit.status is FitStatus.not_identified or fit.notes
+    assert fit.status is FitStatus.not_identified
+    assert fit.reasons == ("c1 ran to its upper bound (20)",)
 
 
 # Gadre et al. 2403.08540 --------------------------------------------------------------------------------
