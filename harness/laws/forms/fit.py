@@ -23,8 +23,8 @@ DEGENERATE = 1e-6
 AT_BOUND = 0.01
 """A parameter this near to its bound (in its logarithm, or as a share of the range) is on it."""
 
-UNCERTAIN = 1.0
-"""A standard error of the logarithm above this leaves a parameter unknown by a factor of e."""
+UNCERTAIN, UNDETERMINED = 1.0, 23.0
+"""Standard errors of a logarithm: a factor of e, and one of ten thousand million."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,7 @@ class FormFit:
     residual_rms: float
     residual_scale: float
     conventions: dict[str, str]
+    solution: Optimised
 
     def predict(self, columns: Mapping[str, object]) -> Floats:
         """The loss [n], in the unit of the rows."""
@@ -111,6 +112,7 @@ def fit_form(
         residual_rms=float(np.sqrt(np.mean(residual**2))),
         residual_scale=scale,
         conventions=conventions(how),
+        solution=found,
     )
 
 
@@ -180,8 +182,10 @@ def doubts(form: Form, params: Mapping[str, float], errors: Mapping[str, float])
     found = []
     for parameter in form.parameters:
         error = errors.get(parameter.name, 0.0)
-        if parameter.log and error > UNCERTAIN:
-            found.append(f"{parameter.name} is known only to a factor of {math.exp(min(error, 700.0)):.3g}")
+        if parameter.log and error > UNDETERMINED:
+            found.append(f"{parameter.name} is not determined")
+        elif parameter.log and error > UNCERTAIN:
+            found.append(f"{parameter.name} is known only to a factor of {math.exp(error):.3g}")
         elif not parameter.log and error > abs(params[parameter.name]):
             found.append(f"{parameter.name} cannot be told from zero (standard error {error:.3g})")
     return found

@@ -1,0 +1,87 @@
+"""Samples of a fitted form by the bootstrap of cases, and the intervals of what follows from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.errors import CannotAnswer
+from harness.laws.bootstrap import WARM_DELTA, Interval
+from harness.laws.fit import finite
+from harness.laws.forms.fit import FormFit
+from harness.laws.forms.form import Form, optimum
+from harness.laws.forms.solve import to_values
+from harness.laws.newton import minimise
+from harness.laws.surfaces import Floats
+
+
+@dataclass(frozen=True)
+class FormReplicates:
+    """values [K, p], natural. `at_bound` counts replicates on a bound; they stay in every interval:
+    leaving them out would show a certainty the data do not give."""
+
+    form: Form
+    values: Floats
+    seed: int
+    at_bound: int
+    not_converged: int
+
+    def losses(self, columns: Mapping[str, object]) -> Floats:
+        """[K, n]"""
+        return self.form.evaluate(self.values.T[:, :, None], self.form.rows(columns))[0]
+
+    def param_intervals(self, level: float) -> dict[str, Interval]:
+        return {name: interval(self.values[:, i], level) for i, name in enumerate(self.form.names)}
+
+    def loss_interval(self, columns: Mapping[str, float], level: float) -> Interval:
+        """Of the loss on one row."""
+        return interval(self.losses(columns)[:, 0], level)
+
+    def optimum_intervals(
+        self, flops: float, level: float, given: Mapping[str, float] | None = None
+    ) -> dict[str, Interval]:
+        """Of N*, D*, D*/N* and the loss there, at `flops` under C = 6 N D."""
+        found = []
+        for values in self.values:
+            params = dict(zip(self.form.names, values.tolist(), strict=True))
+            try:
+                n, d = optimum(self.form, params, flops, given)
+            except CannotAnswer:
+                found.append((np.nan, np.nan, np.nan, np.nan))
+                continue
+            rows = self.form.rows({**(given or {}), "params": n, "tokens": d})
+            loss = self.form.evaluate(values[:, None, None], rows)[0]
+            found.append((n, d, d / n, float(loss[0, 0])))
+        names = ("params", "tokens", "tokens_per_param", "loss")
+        return {name: interval(np.array(found)[:, i], level) for i, name in enumerate(names)}
+
+
+def resample_form(fit: FormFit, count: int, seed: int = 0) -> FormReplicates:
+    """Refit `count` resamples of the rows from the fit's own optimum. Same seed, same result.
+
+    Held parameters stay held. The envelope of a frontier is not drawn anew: its rows are.
+    """
+    solution = fit.solution
+    weights = np.random.default_rng(seed).multinomial(fit.n, np.full(fit.n, 1 / fit.n), size=count)
+    problem = replace(solution.problem, weights=weights.astype(float))
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
+        found = minimise(problem, np.repeat(solution.theta[None], count, axis=0), first_delta=WARM_DELTA)
+    free = problem.lower < problem.upper
+    ends = (found.theta <= problem.lower + 1e-6) | (found.theta >= problem.upper - 1e-6)
+    return FormReplicates(
+        form=fit.form,
+        values=to_values(fit.form, found.theta),
+        seed=seed,
+        at_bound=int((ends & free).any(axis=1).sum()),
+        not_converged=int((~found.converged).sum()),
+    )
+
+
+def interval(values: Floats, level: float) -> Interval:
+    """Percentiles. A missing value stands at either infinity; an end that reaches it is open (None)."""
+    tail = (1 - level) / 2
+    low = np.quantile(np.where(np.isnan(values), -np.inf, values), tail, method="lower")
+    high = np.quantile(np.where(np.isnan(values), np.inf, values), 1 - tail, method="higher")
+    return finite(float(low)), finite(float(high))

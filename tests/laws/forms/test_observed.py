@@ -1,0 +1,105 @@
+"""Forms on a project's observations: intervals, JSON, and laws that allocate nothing."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from harness.errors import WrongInput
+from harness.laws.config import FitConfig, LawConfig, LossFunction, ParamsKind
+from harness.laws.fit import FitStatus
+from harness.laws.forms.catalogue import FORMS
+from harness.laws.forms.fit import fit_form
+from harness.laws.forms.form import predict
+from harness.laws.forms.observed import exponent_a, fit_observed, form_json
+from harness.laws.forms.resample import interval, resample_form
+from harness.laws.forms.solve import Objective
+from harness.laws.tables import observations_from_table
+
+from ...public_data import planted_sweep, public_table
+
+TIED = (60.0, 300.0, 1.6, 0.35, 0.35)
+
+
+def test_tied_chinchilla_rows():
+    """One exponent costs little: .0010222 against .0010183 with two (Besiroglu et al. 2404.10102)."""
+    observations = observations_from_table(public_table("chinchilla_epoch.csv"), ["excluded_by_epoch=0"])
+    fit = fit_observed(observations, FORMS["chinchilla_tied"], LawConfig())
+    assert fit.status is FitStatus.identified
+    assert fit.n == 240
+    assert 0.00101827403 < fit.objective < 0.00102218
+    assert exponent_a(fit, 1e22) == pytest.approx(0.5, abs=1e-9)
+
+
+def test_json_of_an_allocating_form():
+    observations = planted_sweep(seed=0, noise=0.003, law=TIED)
+    config = FitConfig(bootstraps=200)
+    fit = fit_observed(observations, FORMS["chinchilla_tied"], config.law)
+    found = form_json(observations, fit, config)
+    json.dumps(found, allow_nan=False)
+    assert found["data_hash"] == observations.data_hash()
+    assert found["conventions"]["params"] == ParamsKind.total.value
+    assert [o["flops"] / observations.flops.max() for o in found["optimum"]] == pytest.approx([1, 10, 100])
+    assert found["bootstrap"]["count"] == 200
+    for optimum in found["optimum"]:
+        for name in ("params", "tokens", "tokens_per_param", "loss"):
+            low, high = optimum["interval"][name]
+            assert low < optimum[name] < high
+
+
+def test_json_of_a_law_of_compute():
+    observations = planted_sweep(seed=0, noise=0.0, sizes=8, horizons=8)
+    config = FitConfig(bootstraps=20)
+    fit = fit_observed(observations, FORMS["frontier"], config.law)
+    found = form_json(observations, fit, config, (1e16,))
+    json.dumps(found, allow_nan=False)
+    assert found["optimum"] == [] and found["exponent_a"] is None
+    assert found["n"] + found["left_out"] == 64
+    low, high = found["frontier"][0]["interval"]
+    assert low <= found["frontier"][0]["loss"] <= high
+
+
+def test_repetition_needs_unique_tokens():
+    with pytest.raises(WrongInput, match="needs the column unique_tokens"):
+        fit_observed(planted_sweep(seed=0, noise=0.0), FORMS["repetition"], LawConfig())
+
+
+def test_bootstrap_repeats_and_agrees_with_the_standard_errors():
+    observations = planted_sweep(seed=1, noise=0.004, sizes=8, horizons=8, law=TIED)
+    fit = fit_observed(observations, FORMS["chinchilla_tied"], LawConfig(loss=LossFunction.least_squares))
+    one, two = (resample_form(fit, 300, seed=4) for _ in range(2))
+    assert np.array_equal(one.values, two.values)
+    assert one.not_converged == 0
+    spread = np.log(one.values).std(axis=0)
+    for i, name in enumerate(fit.form.names):
+        assert spread[i] == pytest.approx(fit.standard_errors[name], rel=0.5)
+
+
+def test_held_parameters_are_held_in_every_replicate():
+    observations = planted_sweep(seed=1, noise=0.004, law=TIED)
+    columns = {"params": observations.params, "tokens": observations.tokens}
+    fit = fit_form(FORMS["chinchilla_tied"], columns, observations.loss, Objective(fixed={"E": 1.6}))
+    replicates = resample_form(fit, 50)
+    assert replicates.values[:, 2] == pytest.approx(1.6, rel=1e-12)
+    assert replicates.at_bound == 0
+
+
+def test_intervals_cover_the_planted_loss():
+    """Of 40 noisy sweeps, the 80 % interval at 10x the budget should cover the truth in about 32."""
+    form = FORMS["chinchilla_tied"]
+    truth = dict(zip(form.names, TIED[:4], strict=True))
+    row = {"params": 1e6, "tokens": 1e9}
+    covered = 0
+    for seed in range(40):
+        observations = planted_sweep(seed=seed, noise=0.004, law=TIED)
+        low, high = resample_form(fit_observed(observations, form, LawConfig()), 100).loss_interval(row, 0.8)
+        covered += low < predict(form, truth, row)[0] < high
+    assert 22 <= covered <= 39
+
+
+def test_missing_replicates_open_the_interval():
+    values = np.array([np.nan] * 2 + list(np.linspace(0, 1, 8)))
+    assert interval(values, 0.9) == (None, None)
+    assert interval(values[2:], 0.9) == (0.0, 1.0)
