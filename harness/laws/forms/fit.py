@@ -12,6 +12,7 @@ import numpy as np
 from harness.errors import WrongInput
 from harness.laws.fit import FitStatus, Optimum, finite
 from harness.laws.forms.form import Form, Parameter, optimum, predict
+from harness.laws.forms.misfit import missing_curvature
 from harness.laws.forms.solve import Objective, Optimised, solve_form, to_values
 from harness.laws.identify import FLOOR_AT_ZERO, LARGEST_RESIDUAL
 from harness.laws.solve import robust_scale
@@ -98,7 +99,9 @@ def fit_form(
     residual = np.log(predict(form, params, used)) - np.log(losses[found.used])
     scale = robust_scale(residual, len(values) - len(how.fixed))
     errors, degeneracy = standard_errors(form, found, how)
-    reasons = refusals(form, found, how, degeneracy, scale)
+    free = np.array([name not in how.fixed for name in form.names])
+    bend = missing_curvature(form, used, found.theta, free, residual)
+    reasons = (*refusals(form, found, how, degeneracy, scale), *([bend] if bend else []))
     return FormFit(
         form=form,
         status=FitStatus.not_identified if reasons else FitStatus.identified,

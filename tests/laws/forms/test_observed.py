@@ -33,6 +33,21 @@ def test_tied_chinchilla_rows():
     assert exponent_a(fit, 1e22) == pytest.approx(0.5, abs=1e-9)
 
 
+def test_kaplan_misses_the_bend_of_the_chinchilla_rows():
+    """Without a floor the form over-promises: 1.63 at 5.76e23 FLOPs, against 1.97 for the laws that fit."""
+    observations = observations_from_table(public_table("chinchilla_epoch.csv"), ["excluded_by_epoch=0"])
+    fit = fit_observed(observations, FORMS["kaplan"], LawConfig())
+    assert fit.status is FitStatus.not_identified
+    assert "the rows bend where the law does not" in fit.reasons[0]
+    assert fit.optimum(5.76e23).loss == pytest.approx(1.632, abs=5e-4)
+
+
+def test_a_phase_change_is_refused():
+    bent = [planted_sweep(seed=seed, noise=0.004, law=TIED, kink=0.15) for seed in range(5)]
+    fits = [fit_observed(rows, FORMS["chinchilla_tied"], LawConfig()) for rows in bent]
+    assert all(fit.status is FitStatus.not_identified for fit in fits)
+
+
 def test_json_of_an_allocating_form():
     observations = planted_sweep(seed=0, noise=0.003, law=TIED)
     config = FitConfig(bootstraps=200)
