@@ -94,13 +94,12 @@ def fit_form(
     losses = np.atleast_1d(np.asarray(loss, dtype=float))
     found = solve_form(form, columns, losses, how)
     values = to_values(form, found.theta)
-    used = {name: column[found.used] for name, column in form.rows(columns).items()}
     params = {name: float(value) for name, value in zip(form.names, values, strict=True)}
-    residual = np.log(predict(form, params, used)) - np.log(losses[found.used])
+    residual = np.log(predict(form, params, found.rows)) - np.log(losses[found.used])
     scale = robust_scale(residual, len(values) - len(how.fixed))
     errors, degeneracy = standard_errors(form, found, how)
     free = np.array([name not in how.fixed for name in form.names])
-    bend = missing_curvature(form, used, found.theta, free, residual)
+    bend = missing_curvature(form, found.rows, found.theta, free, residual)
     reasons = (*refusals(form, found, how, degeneracy, scale), *([bend] if bend else []))
     return FormFit(
         form=form,

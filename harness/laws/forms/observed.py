@@ -41,7 +41,9 @@ def form_json(
     times the largest run. A law of compute alone has a loss at each budget, no allocation."""
     largest = float(observations.flops.max())
     flops = budgets or tuple(multiple * largest for multiple in MULTIPLES)
-    replicates = resample_form(fit, config.bootstraps, config.seed) if config.bootstraps else None
+    replicates = (
+        resample_form(fit, config.bootstraps, config.seed, config.resampling) if config.bootstraps else None
+    )
     allocates = {"params", "tokens"} <= set(fit.form.columns)
     return {
         **fit.to_json(),
@@ -72,7 +74,7 @@ def loss_json(fit: FormFit, replicates: FormReplicates | None, flops: float, lev
 def bootstrap_json(replicates: FormReplicates, config: FitConfig) -> dict[str, Any]:
     return {
         "count": len(replicates.values),
-        "resampling": "cases",
+        "resampling": replicates.resampling.value,
         "seed": replicates.seed,
         "level": config.level,
         "at_bound": replicates.at_bound,

@@ -1,7 +1,8 @@
-"""Samples of a fitted form by the bootstrap of cases, and the intervals of what follows from them."""
+"""Samples of a fitted form by the bootstrap, and the intervals of what follows from them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -9,11 +10,13 @@ import numpy as np
 
 from harness.errors import CannotAnswer
 from harness.laws.bootstrap import WARM_DELTA, Interval
+from harness.laws.config import Resampling
 from harness.laws.fit import finite
 from harness.laws.forms.fit import FormFit
-from harness.laws.forms.form import Form, optimum
-from harness.laws.forms.solve import to_values
-from harness.laws.newton import minimise
+from harness.laws.forms.form import Form, RowNumbers, Rows, optimum
+from harness.laws.forms.solve import Optimised, to_values
+from harness.laws.newton import Problem, minimise
+from harness.laws.observations import SAME_SIZE
 from harness.laws.surfaces import Floats
 
 
@@ -24,6 +27,7 @@ class FormReplicates:
 
     form: Form
     values: Floats
+    resampling: Resampling
     seed: int
     at_bound: int
     not_converged: int
@@ -58,14 +62,56 @@ class FormReplicates:
         return {name: interval(np.array(found)[:, i], level) for i, name in enumerate(names)}
 
 
-def resample_form(fit: FormFit, count: int, seed: int = 0) -> FormReplicates:
-    """Refit `count` resamples of the rows from the fit's own optimum. Same seed, same result.
+def resampled(solution: Optimised, count: int, resampling: Resampling, seed: int) -> Problem:
+    """The fit's problem with `count` sets of weights, or of targets for `residuals`.
+
+    Residuals are centred and inflated by sqrt(n / (n - p)), which fitting has taken out of them.
+    """
+    problem, rng = solution.problem, np.random.default_rng(seed)
+    n = problem.y.shape[1]
+    match resampling:
+        case Resampling.cases:
+            return replace(problem, weights=rng.multinomial(n, np.full(n, 1 / n), size=count).astype(float))
+        case Resampling.sizes:
+            cluster = size_clusters(solution.rows)
+            number = int(cluster.max()) + 1
+            drawn = rng.multinomial(number, np.full(number, 1 / number), size=count)
+            return replace(problem, weights=drawn[:, cluster].astype(float))
+        case Resampling.residuals:
+            fitted = problem.law.log_loss(solution.theta[None], problem.u, problem.v)[0]
+            residual = problem.y[0] - fitted
+            free = int((problem.lower < problem.upper).sum())
+            inflated = (residual - residual.mean()) * math.sqrt(n / max(n - free, 1))
+            return replace(problem, y=fitted + inflated[rng.integers(n, size=(count, n))])
+
+
+def size_clusters(rows: Rows) -> RowNumbers:
+    """The cluster of each row: sizes within `SAME_SIZE` of one another belong together.
+
+    Raises CannotAnswer without params, or with fewer than four sizes.
+    """
+    if "params" not in rows:
+        raise CannotAnswer("a law that does not see params cannot resample sizes; use resampling=cases")
+    logs = np.log(rows["params"])
+    order = np.argsort(logs, kind="stable")
+    cluster = np.empty(len(logs), dtype=np.intp)
+    cluster[order] = np.concatenate([[0], np.cumsum(np.diff(logs[order]) > math.log(SAME_SIZE))])
+    if cluster.max() < 3:
+        raise CannotAnswer(
+            f"resampling sizes needs at least 4, here are {cluster.max() + 1}; use resampling=residuals"
+        )
+    return cluster
+
+
+def resample_form(
+    fit: FormFit, count: int, seed: int = 0, resampling: Resampling = Resampling.cases
+) -> FormReplicates:
+    """Refit `count` resamples from the fit's own optimum. Same seed, same result.
 
     Held parameters stay held. The envelope of a frontier is not drawn anew: its rows are.
     """
     solution = fit.solution
-    weights = np.random.default_rng(seed).multinomial(fit.n, np.full(fit.n, 1 / fit.n), size=count)
-    problem = replace(solution.problem, weights=weights.astype(float))
+    problem = resampled(solution, count, resampling, seed)
     with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
         found = minimise(problem, np.repeat(solution.theta[None], count, axis=0), first_delta=WARM_DELTA)
     free = problem.lower < problem.upper
@@ -73,6 +119,7 @@ def resample_form(fit: FormFit, count: int, seed: int = 0) -> FormReplicates:
     return FormReplicates(
         form=fit.form,
         values=to_values(fit.form, found.theta),
+        resampling=resampling,
         seed=seed,
         at_bound=int((ends & free).any(axis=1).sum()),
         not_converged=int((~found.converged).sum()),

@@ -105,9 +105,10 @@ class Surface:
 
 @dataclass(frozen=True)
 class Optimised:
-    """theta [p] with its problem; `used` are the row numbers of the input that entered."""
+    """theta [p] with its problem and rows; `used` are the row numbers of the input that entered."""
 
     problem: Problem
+    rows: Rows
     theta: Floats
     objective: float
     converged: bool
@@ -137,6 +138,7 @@ def solve_form(form: Form, given: Mapping[str, object], loss: Floats, how: Objec
     best = int(np.argmin(minimum.objective))
     return Optimised(
         problem=problem,
+        rows=rows,
         theta=minimum.theta[best],
         objective=float(minimum.objective[best]),
         converged=bool(minimum.converged[best]),

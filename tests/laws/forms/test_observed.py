@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from harness.errors import WrongInput
-from harness.laws.config import FitConfig, LawConfig, LossFunction, ParamsKind
+from harness.errors import CannotAnswer, WrongInput
+from harness.laws.config import FitConfig, LawConfig, LossFunction, ParamsKind, Resampling
 from harness.laws.fit import FitStatus
 from harness.laws.forms.catalogue import FORMS
 from harness.laws.forms.fit import fit_form
@@ -79,6 +79,24 @@ def test_json_of_a_law_of_compute():
 def test_repetition_needs_unique_tokens():
     with pytest.raises(WrongInput, match="needs the column unique_tokens"):
         fit_observed(planted_sweep(seed=0, noise=0.0), FORMS["repetition"], LawConfig())
+
+
+@pytest.mark.parametrize("resampling", Resampling)
+def test_every_resampling(resampling):
+    observations = planted_sweep(seed=1, noise=0.004, sizes=8, horizons=8, law=TIED)
+    fit = fit_observed(observations, FORMS["chinchilla_tied"], LawConfig())
+    low, high = resample_form(fit, 100, 0, resampling).param_intervals(0.9)["alpha"]
+    assert low < 0.35 < high
+    assert high - low < 0.1
+
+
+def test_sizes_that_cannot_be_resampled():
+    few = planted_sweep(seed=1, noise=0.004, sizes=3, law=TIED)
+    with pytest.raises(CannotAnswer, match="at least 4, here are 3"):
+        resample_form(fit_observed(few, FORMS["chinchilla_tied"], LawConfig()), 5, 0, Resampling.sizes)
+    rows = planted_sweep(seed=1, noise=0.0, sizes=8, horizons=8)
+    with pytest.raises(CannotAnswer, match="does not see params"):
+        resample_form(fit_observed(rows, FORMS["frontier"], LawConfig()), 5, 0, Resampling.sizes)
 
 
 def test_bootstrap_repeats_and_agrees_with_the_standard_errors():
