@@ -23,7 +23,7 @@ from harness.laws.surfaces import Floats
 Steps = npt.NDArray[np.integer]
 
 MOMENTUM = 0.999
-"""lambda of the annealing law; the paper finds .99 to .999 alike."""
+"""lambda of the annealing law, as in its authors' demonstration; held, not fitted."""
 
 SMALLEST_RATE = 1e-9
 """Of the peak: a learning rate of exactly zero has no power -gamma."""
@@ -105,7 +105,7 @@ TISSUE = Form(
     evaluate=evaluate_annealing,
     starts=annealing_starts,
 )
-"""L = L0 + A S1^-alpha - C S2, Tissue, Wang and Wang 2408.11029, equation 1."""
+"""L = L0 + A S1^-alpha - C S2, Tissue, Wang and Wang 2408.11029."""
 
 
 def annealing_rows(lr: Floats, steps: Steps, momentum: float = MOMENTUM) -> dict[str, Floats]:
@@ -187,7 +187,7 @@ def multi_power_rows(schedules: Sequence[Floats], steps: Sequence[Steps]) -> dic
 
 
 def multi_power(schedules: Sequence[Floats], steps: Sequence[Steps], merge: int = 1) -> Form:
-    """L = L0 + A S1^-alpha + B drop, Luo et al. 2503.12811, equation 3, over these schedules.
+    """L = L0 + A S1^-alpha + B drop, Luo et al. 2503.12811, over these schedules.
 
     The paper sums the drops of the learning rate with a minus; the authors' code, whose constants these
     are, sums every change, and the rises of the warm-up move the loss by 3 to 5 %.

@@ -103,7 +103,7 @@ def demo_schedule(kind: str) -> np.ndarray:
     [("cosine", 2.0501, 0.197474, 2.8362, 2.83761), ("constant", 4.0002, 0.0, 2.8283, 2.82943)],
 )
 def test_tissue_demo(kind, area, annealing, loss, observed):
-    """Wang and Wang 2408.11029, their demonstration; the warm-up counts at the peak."""
+    """Tissue, Wang and Wang 2408.11029, their demonstration; the warm-up counts at the peak."""
     rows = annealing_rows(demo_schedule(kind), np.array([20000]))
     assert rows["lr_sum"][0] == pytest.approx(area, abs=5e-5)
     assert rows["annealing"][0] == pytest.approx(annealing, abs=5e-7)
@@ -211,7 +211,7 @@ def test_published_constants_are_not_the_minimum(curves):
 
 
 def test_multi_power_is_the_double_sum():
-    """Equation 3 with plain loops, on a schedule that rises, falls, rests and ends at zero."""
+    """The sum with plain loops, on a schedule that rises, falls, rests and ends at zero."""
     lr = np.concatenate([np.linspace(0, 1e-3, 20), np.full(15, 1e-3), cosine(30, 1e-3, 0.0), [0.0, 0.0]])
     steps = np.array([3, 19, 20, 40, 64, 66])
     p, sums = constants("25M"), np.cumsum(lr)

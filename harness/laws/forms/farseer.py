@@ -1,7 +1,6 @@
 """L = exp(s N^q + S) + exp(B N^b + Q) D^-exp(A N^a + E), Farseer, 2506.10972.
 
-For each N a power law in D whose floor, amplitude and exponent each change smoothly with N. The paper's
-loss is in bits per byte.
+For each N a power law in D whose floor, amplitude and exponent each change smoothly with N.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def evaluate(values: Floats, rows: Rows) -> tuple[Floats, list[Floats]]:
 
 
 def starts(rows: Rows, loss: Floats) -> Floats:
-    """A power law in D at each N, then each of its three numbers on a power of N (the paper's order)."""
+    """A power law in D at each N, then each of its three numbers on a power of N."""
     n, d = rows["params"], rows["tokens"]
     often = [size for size in np.unique(n) if (n == size).sum() >= 4]
     if len(often) < 3:

@@ -1,4 +1,4 @@
-"""Data-constrained law of Muennighoff et al. 2305.16264, section 5: repeated tokens are worth ever less.
+"""Data-constrained law of Muennighoff et al. 2305.16264: repeated tokens are worth ever less.
 
 With U unique tokens and R_D = D/U - 1 repetitions, D' = U + U R_D* (1 - exp(-R_D/R_D*)) replaces D; with
 U_N = min(N, N of the budget whose optimal D is U) and R_N = N/U_N - 1, N' likewise replaces N.
