@@ -32,8 +32,8 @@ class What(Enum):
 class Settings(Experiment):
     what: What
     models: list[str] = field(default_factory=lambda: ["27k", "100k", "620k"])
-    steps: int = 100
-    repeats: int = 5
+    steps: int = 150
+    repeats: int = 9
 
 
 @verb("bench", Settings)

@@ -20,7 +20,10 @@ from harness.commands.root import Experiment, Format
 from harness.config import verb
 from harness.errors import CannotAnswer
 from harness.laws.bootstrap import fit_json
-from harness.laws.fit import FitStatus, fit_law
+from harness.laws.fit import Fit, FitStatus, fit_law
+from harness.laws.forms.catalogue import FORMS
+from harness.laws.forms.fit import FormFit
+from harness.laws.forms.observed import fit_observed, form_json
 from harness.report.fits import print_fit
 from harness.report.terminal import print_json
 
@@ -38,8 +41,14 @@ class Settings(Experiment):
 @verb("fit", Settings)
 def main(settings: Settings) -> None:
     observations = observe(settings, settings.fit.params)
-    fit = fit_law(observations, settings.fit.law, settings.fit.level)
-    result = fit_json(observations, fit, settings.fit, tuple(settings.flops))
+    form = FORMS.get(settings.fit.law.name.value)
+    fit: Fit | FormFit
+    if form is None:
+        fit = fit_law(observations, settings.fit.law, settings.fit.level)
+        result = fit_json(observations, fit, settings.fit, tuple(settings.flops))
+    else:
+        fit = fit_observed(observations, form, settings.fit.law)
+        result = form_json(observations, fit, settings.fit, tuple(settings.flops))
     if settings.format is Format.json:
         print_json(result)
     else:

@@ -10,6 +10,13 @@ from enum import Enum
 class LawName(Enum):
     chinchilla = "chinchilla"
     skaling = "skaling"
+    chinchilla_tied = "chinchilla_tied"
+    kaplan = "kaplan"
+    farseer = "farseer"
+    overtrain = "overtrain"
+    frontier = "frontier"
+    bnsl = "bnsl"
+    bnsl_two = "bnsl_two"
 
 
 class ParamsKind(Enum):
@@ -60,6 +67,8 @@ class LawConfig:
     def __post_init__(self) -> None:
         if not (self.delta > 0 and math.isfinite(self.delta)):
             raise ValueError(f"law.delta must be a positive number, not {self.delta}")
+        if self.weak_prior and self.name not in (LawName.chinchilla, LawName.skaling):
+            raise ValueError(f"law.weak_prior exists for chinchilla and skaling, not for {self.name.value}")
 
     @property
     def effective_delta(self) -> float:

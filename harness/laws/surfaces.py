@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from harness.errors import WrongInput
 from harness.laws.config import LawName
 
 Floats = npt.NDArray[np.float64]
@@ -162,6 +163,8 @@ def build_law(name: LawName) -> Law:
             return Chinchilla()
         case LawName.skaling:
             return Skaling()
+        case _:
+            raise WrongInput(f"law={name.value} fits and predicts, but this verb wants chinchilla or skaling")
 
 
 # Natural parameters and theta ---------------------------------------------------------------------------

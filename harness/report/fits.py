@@ -24,7 +24,12 @@ def print_fit(result: dict[str, Any]) -> None:
     rows.append(("exponent a", number(result["exponent_a"]), span(intervals.get("exponent_a"))))
     level = f"{result['bootstrap']['level']:.0%} interval" if result["bootstrap"] else "interval"
     print_table(f"{result['law']}: {result['status']}", ("parameter", "value", level), rows)
-    print_table("compute-optimal allocation (C = 6ND)", OPTIMUM, [optimum_row(o) for o in result["optimum"]])
+    if result["optimum"]:
+        optima = [optimum_row(o) for o in result["optimum"]]
+        print_table("compute-optimal allocation (C = 6ND)", OPTIMUM, optima)
+    for point in result.get("frontier", ()):
+        loss = f"{point['loss']:.4f}, interval {span(point['interval'])}"
+        print_lines(f"best loss at {point['flops']:.3g} FLOPs: {loss}")
     conventions = ", ".join(f"{name}: {value}" for name, value in result["conventions"].items())
     print_lines(
         f"{result['n']} runs, objective {result['objective']:.8g}, "

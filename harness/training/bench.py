@@ -25,6 +25,8 @@ from harness.training.run import Data, build_module, choose_device, open_data, q
 from harness.training.settings import Precision
 
 WARM_STEPS = 10
+Loop = Callable[[int], float]
+"""Seconds for so many optimizer steps."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def train_speed(cell: Cell, steps: int, repeats: int) -> TrainSpeed:
     ours = lightning_loop(cell, data)
     for loop in (bare, ours):
         loop(WARM_STEPS)
-    pairs = [(ours(steps), bare(steps)) for _ in range(repeats)]
+    pairs = [turn(ours, bare, steps, swapped=bool(number % 2)) for number in range(repeats)]
     tokens = steps * cell.horizon.batch_tokens
     return TrainSpeed(
         model=cell.config.model.name,
@@ -65,7 +67,15 @@ def train_speed(cell: Cell, steps: int, repeats: int) -> TrainSpeed:
     )
 
 
-def bare_loop(cell: Cell, batches: Batches) -> Callable[[int], float]:
+def turn(ours: Loop, bare: Loop, steps: int, *, swapped: bool) -> tuple[float, float]:
+    """Seconds of both, one right after the other; who goes first changes, since machines drift."""
+    if swapped:
+        seconds = bare(steps)
+        return ours(steps), seconds
+    return ours(steps), bare(steps)
+
+
+def bare_loop(cell: Cell, batches: Batches) -> Loop:
     """Seconds for so many steps of the loop one would write by hand: no logging, no accumulation."""
     config = cell.config
     device = choose_device(config.hardware.device)
@@ -95,7 +105,7 @@ def bare_loop(cell: Cell, batches: Batches) -> Callable[[int], float]:
     return run
 
 
-def lightning_loop(cell: Cell, data: Data) -> Callable[[int], float]:
+def lightning_loop(cell: Cell, data: Data) -> Loop:
     """Seconds for so many steps of the real path, metrics rows included; set-up and tear-down left out."""
     module, _ = build_module(cell, data, None)
 
@@ -126,13 +136,17 @@ def time_fit(module: TrainingModule, cell: Cell, steps: int, folder: Path) -> fl
 
 
 class StopWatch(lightning.Callback):
-    """From the start of the first batch to the end of the last, everything between included."""
+    """From the start of the first span to the end of the last, everything between included."""
 
-    def on_train_epoch_start(self, *_: object) -> None:
-        self.began = time.perf_counter()
+    def __init__(self) -> None:
+        self.began: float | None = None
+        self.seconds = 0.0
 
-    def on_train_epoch_end(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self.began
+    def on_train_batch_start(self, *_: object) -> None:
+        self.began = self.began or time.perf_counter()
+
+    def on_train_batch_end(self, *_: object) -> None:
+        self.seconds = time.perf_counter() - (self.began or 0.0)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,7 @@ class TrainingModule(lightning.LightningModule):
         self.automatic_optimization = False
         self.model = model
         self.batches = batches
+        self.weights = list(model.parameters())  # walking the module tree every step would show
         self.optim = optim
         self.lr_at = lr_at
         self.micro_batch = micro_batch
@@ -100,7 +101,7 @@ class TrainingModule(lightning.LightningModule):
 
     def optimizer_step_at(self, step: int, optimizer: torch.optim.Optimizer) -> tuple[Tensor, Tensor]:
         loss = self.accumulate_gradients(self.batches.batch(step))
-        norm = clip_gradients(self.model.parameters(), self.optim.clip_grad_norm)
+        norm = clip_gradients(self.weights, self.optim.clip_grad_norm)
         set_lr(optimizer, self.lr_at(step))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -109,14 +110,19 @@ class TrainingModule(lightning.LightningModule):
     def accumulate_gradients(self, windows: np.ndarray) -> Tensor:
         """Mean loss of the batch [sequences, context + 1], its gradients left in the parameters."""
         parts = len(windows) // self.micro_batch
-        total = torch.zeros((), device=self.device)
-        for rows in np.split(windows, parts):
-            tokens, targets = self.to_device(rows)
-            with self.autocast():
-                loss = self.batch_loss(tokens, targets) / parts
-            loss.backward()
-            total += loss.detach()
-        return total
+        if parts == 1:
+            return self.backward_of(windows)
+        return torch.stack([self.backward_of(rows, parts) for rows in np.split(windows, parts)]).sum()
+
+    def backward_of(self, windows: np.ndarray, parts: int = 1) -> Tensor:
+        """This micro-batch's share of the batch's mean loss; its gradients are added to the others'."""
+        tokens, targets = self.to_device(windows)
+        with self.autocast():
+            loss = self.batch_loss(tokens, targets)
+        if parts > 1:
+            loss = loss / parts
+        loss.backward()
+        return loss.detach()
 
     def to_device(self, windows: np.ndarray) -> tuple[Tensor, Tensor]:
         rows = torch.from_numpy(windows).to(self.device, non_blocking=True)
