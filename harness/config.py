@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -55,6 +56,10 @@ def register(name: str, schema: type) -> None:
 
 def to_settings(config: DictConfig) -> Any:
     """The real dataclass, with its `__post_init__` checks. Raises WrongInput with their text."""
+    schema: Any = OmegaConf.get_type(config)
+    known = {field.name for field in dataclasses.fields(schema)}
+    if unknown := sorted({str(key) for key in config} - known - {"hydra"}):
+        raise WrongInput(f"there is no setting {unknown[0]!r}; --help lists the groups")
     try:
         return OmegaConf.to_object(config)
     except ValueError as error:

@@ -131,7 +131,8 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise WrongInput(
             f"cannot write {path}: {error.strerror}; free some space or check permissions"
         ) from error
@@ -276,7 +277,9 @@ def read_owner(run: Path) -> dict[str, Any] | None:
         owner = json.loads((run / ATTEMPT).read_text())
     except (OSError, ValueError):
         return None
-    return owner if isinstance(owner, dict) and "token" in owner else None
+    whole = isinstance(owner, dict) and "token" in owner
+    typed = whole and isinstance(owner.get("pid"), int) and isinstance(owner.get("number"), int)
+    return owner if typed else None
 
 
 def owner_is_alive(owner: dict[str, Any], run: Path) -> bool:

@@ -1,5 +1,7 @@
 """What people type by mistake: one line that says what is wrong, the right exit code, nothing lost."""
 
+import shutil
+
 import pytest
 
 BASE = ["corpus=text_dir", "corpus.name=mine", "tokenizer=bytes", "context=32", "hardware.compile=never"]
@@ -91,3 +93,32 @@ def test_an_axis_over_the_group(harness, toy_root, tmp_path):
         'sweep.axes=["group=a,b"]',
     ]
     one_line(harness("sweep", *words, cwd=tmp_path), 2, "one group")
+
+
+def test_a_row_with_too_many_fields_or_a_column_twice(harness, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("params_total,tokens,loss\n1,000,000,1e9,3\n")
+    one_line(harness("fit", f"runs={table}", cwd=tmp_path), 2, "row 2")
+    table.write_text("params_total,tokens,loss,loss\n1e6,1e9,3,4\n")
+    one_line(harness("fit", f"runs={table}", cwd=tmp_path), 2, "twice")
+
+
+def test_numbers_that_are_none(harness, tmp_path):
+    one_line(harness("plan", "optim.lr=nan", cwd=tmp_path), 2, "optim.lr")
+    one_line(harness("forecast", "runs=t.csv", "flops=0", cwd=tmp_path), 2, "positive")
+    one_line(harness("train", "+foo=1", cwd=tmp_path), 2, "foo")
+
+
+def test_a_damaged_shard(harness, toy_root, tmp_path):
+    shutil.copytree(toy_root / "data", tmp_path / "data")
+    (shard,) = (tmp_path / "data" / "tokens").glob("*/train-00000.bin")
+    shard.write_bytes(b"\xff" * shard.stat().st_size)
+    words = ["corpus=text_dir", "corpus.name=toy", "tokenizer=bytes", f"corpus.path={toy_root / 'texts'}"]
+    words += ["context=32", "horizon.batch_tokens=512", "horizon.tokens=9999"]
+    one_line(harness("train", *words, cwd=tmp_path), 2, "train-00000.bin")
+
+
+def test_an_empty_axis(harness, toy_root, tmp_path):
+    words = ["corpus=text_dir", "corpus.name=toy", "tokenizer=bytes", f"corpus.path={toy_root / 'texts'}"]
+    words += [f"data_dir={toy_root / 'data'}", "horizon.tokens=9999", 'sweep.axes=["seed=range(0)"]']
+    one_line(harness("sweep", *words, cwd=tmp_path), 2, "no cells")

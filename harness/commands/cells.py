@@ -29,6 +29,8 @@ def sweep_cells(
 ) -> list[Cell]:
     """Every cell of the sweep: what the user typed, then the cell's own overrides."""
     cells = cells_of(products(settings.sweep))
+    if not cells:
+        raise WrongInput(f"sweep.axes={settings.sweep.axes} has no cells: an axis is empty")
     every = compose_all(verb, schema, [[*typed, *cell] for cell in cells])
     return [own_cell(one) for one in every]
 

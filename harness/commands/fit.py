@@ -2,7 +2,7 @@
 
     harness fit experiment=demo
     harness fit runs=runs/demo fit.params=non_embedding
-    harness fit runs=table.csv where=["group=rpj","loss<3.5"] law=skaling
+    harness fit runs=table.csv 'where=["group=rpj","loss<3.5"]' law=skaling
     harness fit runs=table.csv best_of=cell            the best run of each (params, tokens)
     harness fit runs=table.csv flops=[1e21,1e24] format=json
     harness fit runs=table.csv fit.bootstraps=4000 fit.law.delta=1e-3

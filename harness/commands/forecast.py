@@ -43,6 +43,13 @@ class Settings(Experiment):
     flops: float | None = None
     seal: str | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in NUMBERS:
+            value = getattr(self, name)
+            if value is not None and not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name}={value} must be a positive number")
+
 
 @verb("forecast", Settings)
 def main(settings: Settings) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.commands.forecast import SEAL
 from harness.commands.observe import observe, runs_path
-from harness.commands.root import Experiment
+from harness.commands.root import Experiment, Format
 from harness.commands.score import score_run
 from harness.config import verb
 from harness.errors import CannotAnswer
@@ -21,7 +21,7 @@ from harness.forecast.seal import SealedForecast, open_seal
 from harness.laws.bootstrap import fit_json
 from harness.laws.fit import fit_law
 from harness.report.page import Story, write_page
-from harness.report.terminal import print_lines
+from harness.report.terminal import print_json, print_lines
 from harness.runs import RECORD, RunDirectory, finished_records
 
 
@@ -34,7 +34,10 @@ class Settings(Experiment):
 def main(settings: Settings) -> None:
     out = Path(settings.out) if settings.out else settings.folder / "report.html"
     write_page(out, tell(settings))
-    print_lines(f"report: {out}")
+    if settings.format is Format.json:
+        print_json({"report": str(out)})
+    else:
+        print_lines(f"report: {out}")
 
 
 def tell(settings: Settings) -> Story:

@@ -70,9 +70,14 @@ def find(corpus: CorpusConfig, tokenizer: TokenizerConfig, data_dir: Path) -> Pr
     target = read_json(_pointer(corpus, tokenizer, Path(data_dir)))
     if target is None or not (path := Path(data_dir) / "tokens" / str(target.get("tokens"))).is_dir():
         where = f" corpus.path={corpus.path}" if corpus.path else ""
+        group = (
+            corpus.name
+            if corpus.kind is CorpusKind.pysource
+            else f"{corpus.kind.value} corpus.name={corpus.name}"
+        )
         raise CannotAnswer(
             f"corpus {corpus.name} with tokenizer {tokenizer.name} is not prepared below {data_dir}: "
-            f"run `harness prepare corpus={corpus.name} tokenizer={tokenizer.name}{where}`"
+            f"run `harness prepare corpus={group} tokenizer={tokenizer.name}{where}`"
         )
     return _described(path, time.perf_counter() - began, cached=True)
 

@@ -167,8 +167,15 @@ def read_table(path: Path) -> list[Cells]:
 
 def read_csv(path: Path) -> list[Cells]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, restkey="", restval="")
-        return [{k: v for k, v in row.items() if isinstance(v, str)} for row in reader]
+        reader = csv.DictReader(file, restval="")
+        names = list(reader.fieldnames or [])
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise WrongInput(f"{path} has the column {twice[0]!r} twice")
+        rows = list(reader)
+    for number, row in enumerate(rows, start=2):
+        if None in row:
+            raise WrongInput(f"{path}: row {number} has more fields than the header's {len(names)}")
+    return rows
 
 
 def read_jsonl(path: Path) -> list[Cells]:

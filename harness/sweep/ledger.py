@@ -42,7 +42,7 @@ def look(run: RunDirectory, cell: PlannedCell) -> CellState:
                 cell, status.value, record.tokens, record.loss, record.tokens_per_second, record.reason
             )
         note = read_json(run.path / FAILURE)["reason"] if status is Status.failed else ""
-    except (WrongInput, KeyError) as error:
+    except (WrongInput, KeyError, TypeError, ValueError) as error:
         return CellState(cell, "damaged", 0, None, None, str(error))
     last = run.last_metric() or {}
     return CellState(

@@ -7,8 +7,8 @@ Loading never executes pickled code.
 from __future__ import annotations
 
 import json
-import logging
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ import torch
 from harness.errors import WrongInput
 from harness.runs import write_text
 
-log = logging.getLogger(__name__)
 POINTER = "latest.json"
 KEEP = 2
 
@@ -62,7 +61,7 @@ def save(folder: Path, state: State) -> Path:
 
 
 def load_latest(folder: Path) -> State | None:
-    """The newest readable checkpoint, or None. Damaged ones are named in the log and removed."""
+    """The newest readable checkpoint, or None. Damaged ones are named on stderr and set aside."""
     if not folder.is_dir():
         return None
     for leftover in folder.glob(".step-*"):
@@ -70,9 +69,15 @@ def load_latest(folder: Path) -> State | None:
     for path in candidates(folder):
         try:
             return load_file(path)
+        except (OSError, MemoryError):
+            raise  # says nothing about the file
         except Exception as error:  # a torn file fails in many ways; every one means: try the older file
-            log.warning("checkpoint %s is damaged (%s); falling back to the one before", path, error)
-            path.unlink(missing_ok=True)
+            first = (str(error).splitlines() or [""])[0]
+            print(
+                f"checkpoint {path} is damaged ({first}); kept as *.damaged, going back to the one before",
+                file=sys.stderr,
+            )
+            path.replace(path.with_suffix(".damaged"))
     return None
 
 
@@ -81,7 +86,7 @@ def candidates(folder: Path) -> list[Path]:
     files = sorted(folder.glob("step-*.pt"), reverse=True)
     try:
         pointed = folder / json.loads((folder / POINTER).read_text())["file"]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return files
     return sorted(files, key=lambda path: path != pointed)
 

@@ -33,6 +33,8 @@ from harness.training.schedule import build_schedule
 from harness.training.settings import Compile, Device, HardwareConfig
 
 ROWS_PER_RUN = 100
+VERIFIED_BYTES = 2 << 30
+"""Shards up to this size are hashed before every run, a second or two; of larger ones only the size."""
 SPAN_FLOPS = 2e11
 """A run saves and stops between spans: a few seconds apart on one CPU core, every step of a large model."""
 
@@ -141,6 +143,8 @@ def open_data(cell: Cell) -> Data:
             f"{cell.tokens_path} holds another corpus or tokenizer than the run was planned for; "
             "run `harness prepare` again or plan anew"
         )
+    if sum(shard.stat().st_size for shard in store.path.glob("*.bin")) <= VERIFIED_BYTES:
+        store.verify()
     context, config = cell.horizon.context, cell.config
     batches = Batches(
         store,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -33,7 +34,7 @@ class OptimConfig:
     clip_grad_norm: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
+        if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"optim.lr must be positive, not {self.lr}")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:

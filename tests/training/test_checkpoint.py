@@ -30,12 +30,13 @@ def test_the_newest_comes_back_and_two_are_kept(tmp_path):
     assert sorted(p.name for p in tmp_path.glob("*.pt")) == ["step-000000002.pt", "step-000000003.pt"]
 
 
-def test_a_damaged_checkpoint_falls_back_and_says_so(tmp_path, caplog):
+def test_a_damaged_checkpoint_falls_back_and_says_so(tmp_path, capsys):
     save(tmp_path, state(1))
     newest = save(tmp_path, state(2))
     newest.write_bytes(newest.read_bytes()[:100])
     assert load_latest(tmp_path).step == 1
-    assert "step-000000002.pt is damaged" in caplog.text
+    assert "step-000000002.pt is damaged" in capsys.readouterr().err
+    assert newest.with_suffix(".damaged").exists()
 
 
 def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
