@@ -87,7 +87,7 @@ def test_damaged_tokens_are_repaired(folder, tmp_path):
 
 
 def test_find_before_prepare_says_what_to_type(folder, tmp_path):
-    with pytest.raises(CannotAnswer, match=r"harness prepare corpus=t tokenizer=bpe"):
+    with pytest.raises(CannotAnswer, match=r"harness prepare corpus=text_dir corpus.name=t tokenizer=bpe"):
         find(text_dir(folder), BPE, tmp_path / "data")
 
 
