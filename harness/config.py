@@ -50,8 +50,15 @@ def verb(name: str, schema: type[Schema]) -> Callable[[Callable[[Schema], None]]
 
 
 def register(name: str, schema: type) -> None:
-    """Make `schema` the type of configs/<name>.yaml; a typo or a wrong type is refused at compose."""
-    ConfigStore.instance().store(name=f"{name}_schema", node=schema)
+    """Make `schema` the type of configs/<name>.yaml; a typo or a wrong type is refused at compose.
+
+    A field that is a dict takes new keys, such as columns.loss=final_loss; Hydra would lock it as well.
+    """
+    node = OmegaConf.structured(schema)
+    for field in dataclasses.fields(schema):
+        if str(field.type).startswith("dict["):
+            OmegaConf.set_struct(node[field.name], False)
+    ConfigStore.instance().store(name=f"{name}_schema", node=node)
 
 
 def to_settings(config: DictConfig) -> Any:

@@ -27,4 +27,4 @@ def observe(settings: Experiment, params: ParamsKind) -> Observations:
         return best_of_cell(observations) if settings.best_of is BestOf.cell else observations
     if not path.exists():
         raise WrongInput(f"runs={path} does not exist; give a sweep folder or a table (.csv .jsonl .parquet)")
-    return observations_from_table(path, settings.where, params, settings.best_of)
+    return observations_from_table(path, settings.where, params, settings.best_of, settings.columns)

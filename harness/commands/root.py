@@ -22,12 +22,15 @@ class Format(Enum):
 
 @dataclass(kw_only=True)
 class Experiment(TrainConfig):
-    """Paths are relative to the working directory. `runs` is a sweep folder or a table of runs."""
+    """Paths are relative to the working directory. `runs` is a sweep folder or a table of runs.
+    `columns` maps a standard column name to the name that the table has for it.
+    """
 
     data_dir: str = "data"
     runs_dir: str = "runs"
     runs: str | None = None
     where: list[str] = field(default_factory=list)
+    columns: dict[str, str] = field(default_factory=dict)
     best_of: BestOf = BestOf.none
     sweep: SweepConfig = field(default_factory=SweepConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)

@@ -1,39 +1,34 @@
-"""Observations from a table (CSV, JSONL or Parquet) in the standard column names, and row filters.
+"""From a table of runs to observations: column names, filters, faults; one pipeline for every source.
 
-Columns: run_id, group, params_total, params_non_embedding, tokens, flops, loss, loss_kind, seed; optional
-corpus_hash, tokenizer_hash, status, diverged, unfinished. Others may be used in filters.
+Standard columns: run_id, group, params_total, params_non_embedding, tokens, unique_tokens, epochs, flops,
+loss, loss_kind, seed, corpus, corpus_hash, tokenizer, tokenizer_hash, status, diverged, unfinished. A table
+that calls them otherwise is read through `columns`, a mapping from the standard name to the table's own.
+Other columns may be used in filters.
 """
 
 from __future__ import annotations
 
-import csv
-import json
+import difflib
 import math
-import operator
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
-from harness.errors import WrongInput
+import numpy as np
+
+from harness.errors import CannotAnswer, WrongInput
 from harness.laws.config import LossUnit, ParamsKind
-from harness.laws.observations import FLOPS_GIVEN, Observations, Row, best_of_cell, collect
+from harness.laws.filters import first_refusal, number, parse_filter
+from harness.laws.observations import Observations, Row, best_of_cell, collect, summary
+from harness.laws.sources.files import read_table
+from harness.laws.sources.table import Cells, Table
+from harness.laws.surfaces import Floats
 from harness.runs import Skipped
 
-Cells = dict[str, str]
-
-OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
-    "<=": operator.le,
-    ">=": operator.ge,
-    "!=": operator.ne,
-    "=": operator.eq,
-    "<": operator.lt,
-    ">": operator.gt,
-}
-FILTER = re.compile(r"\s*([^<>=!]+?)\s*(<=|>=|!=|=|<|>)\s*(.*?)\s*")
 FINISHED = {"", "done", "finished", "ok", "completed"}
+SHOWN_COLUMNS = 30
 
 
 class BestOf(Enum):
@@ -43,42 +38,46 @@ class BestOf(Enum):
     cell = "cell"
 
 
-@dataclass(frozen=True)
-class Filter:
-    """One condition on a column, such as loss<3.5. Numbers compare as numbers, else as text."""
+@dataclass(frozen=True, kw_only=True)
+class ColumnTable:
+    """Columns of numbers, every one finite. `labels` are the run ids, or row numbers where there are none."""
 
-    column: str
-    symbol: str
-    value: str
+    values: dict[str, Floats]  # by standard name, each [rows]
+    labels: tuple[str, ...]
+    dropped: tuple[Skipped, ...]
 
-    def keeps(self, cell: str) -> bool:
-        """An empty cell passes `!=` alone."""
-        left, right = number(cell), number(self.value)
-        if left is not None and right is not None:
-            return OPERATORS[self.symbol](left, right)
-        if self.symbol in ("=", "!="):
-            return OPERATORS[self.symbol](cell, self.value)
-        return False
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
-def parse_filter(text: str) -> Filter:
-    """Raises WrongInput when the text is not `column OP value`."""
-    match = FILTER.fullmatch(text)
-    if match is None or match[3] == "":
-        raise WrongInput(f"where: cannot read {text!r}; write column=value, or use != < <= > >=")
-    found = Filter(match[1], match[2], match[3])
-    if found.symbol not in ("=", "!=") and number(found.value) is None:
-        raise WrongInput(f"where: {text!r} compares by size, so {found.value!r} must be a number")
-    return found
+def read_columns(
+    path: Path, names: Sequence[str], where: Sequence[str] = (), columns: Mapping[str, str] = {}
+) -> ColumnTable:
+    """The named columns as numbers, for laws of other quantities than loss against N and D.
 
-
-def number(text: str) -> float | None:
-    """The finite number a cell holds, if any."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    Rows that a filter, a missing or non-finite number, or the table's own status leaves out are in
+    `dropped`, and so is a row equal to an earlier one. Raises WrongInput for a file, column or filter that
+    is not there, CannotAnswer when no row is left.
+    """
+    table = mapped(load(path), columns, names)
+    need(table, names)
+    kept, dropped = filtered(table, where)
+    labels: list[str] = []
+    rows: list[tuple[float, ...]] = []
+    seen: set[tuple[object, ...]] = set()
+    for label, cells in kept:
+        values = tuple(value_of(cells, name) for name in names)
+        repeated = "duplicate" if (label_of(cells, ""), values) in seen else ""
+        if fault := fault_of(cells) or not_finite(names, values) or repeated:
+            dropped.append(Skipped(label, fault))
+            continue
+        seen.add((label_of(cells, ""), values))
+        labels.append(label)
+        rows.append(values)
+    if not rows:
+        raise CannotAnswer(f"{path}: no usable row is left of {len(table.rows)}: {summary(dropped)}")
+    values_by_name = dict(zip(names, np.array(rows, dtype=float).T.copy(), strict=True))
+    return ColumnTable(values=values_by_name, labels=tuple(labels), dropped=tuple(dropped))
 
 
 def observations_from_table(
@@ -86,42 +85,122 @@ def observations_from_table(
     where: Sequence[str] = (),
     params: ParamsKind = ParamsKind.total,
     best_of: BestOf = BestOf.none,
-    loss_column: str = "loss",
+    columns: Mapping[str, str] = {},
 ) -> Observations:
-    """Rows of a table that pass every filter.
+    """Rows that pass every filter, of any source that `load` understands.
 
     Raises WrongInput for a missing or damaged file, column or filter, mixed loss units, or an N that the
     table does not hold; CannotAnswer when nothing usable is left or corpora differ.
     """
-    table = read_table(path)
-    filters = [parse_filter(text) for text in where]
-    columns = list(table[0]) if table else []
     params_column = f"params_{params.value}"
-    for name in (*(f.column for f in filters), params_column, "tokens", loss_column):
-        if name not in columns:
-            raise WrongInput(f"{path} has no column {name!r}; it has {', '.join(columns)}")
-    kept = [row for row in table if all(f.keeps(row[f.column]) for f in filters)]
-    if not kept and table:
-        raise WrongInput(f"{path}: no row of {len(table)} passes where={list(where)}")
-    if not any(row[params_column] for row in kept):
+    table = mapped(load(path), columns)
+    need(table, (params_column, "tokens", "loss"))
+    kept, dropped = filtered(table, where)
+    cells = [row for _, row in kept]
+    if not any(row[params_column] for row in cells):
         raise WrongInput(f"{path}: {params_column} is empty on all {len(kept)} rows; choose another params=")
-    rows = [row_of_cells(row, at, params_column, loss_column) for at, row in enumerate(kept)]
-    left_out = [Skipped("(filter)", f"where={list(where)}")] * (len(table) - len(kept))
-    observations = collect(rows, params, loss_unit_of(path, kept, loss_column), FLOPS_GIVEN, left_out)
+    rows = [row_of_cells(label, row, params_column) for label, row in kept]
+    unit = loss_unit_of(path, cells, columns.get("loss", "loss"))
+    observations = collect(rows, params, unit, table.flops_kind, dropped)
     return best_of_cell(observations) if best_of is BestOf.cell else observations
 
 
-def row_of_cells(cells: Cells, at: int, params_column: str, loss_column: str) -> Row:
-    def value(column: str) -> float:
-        found = number(cells.get(column, ""))
-        return math.nan if found is None else found
+# --- column names ---------------------------------------------------------------------------------------
 
+STANDARD = (
+    *("run_id", "group", *(f"params_{kind.value}" for kind in ParamsKind), "tokens", "unique_tokens"),
+    *("epochs", "flops", "loss", "loss_kind", "seed", "corpus", "corpus_hash", "tokenizer"),
+    *("tokenizer_hash", "status", "diverged", "unfinished", "step"),
+)
+
+
+def load(path: Path) -> Table:
+    return Table(path=path, rows=read_table(path))
+
+
+def mapped(table: Table, columns: Mapping[str, str], names: Sequence[str] = ()) -> Table:
+    """The table with the standard names beside its own; `names` may be mapped as well.
+
+    Raises WrongInput for a name that is not known here, or a column that the table does not have.
+    """
+    known = (*STANDARD, *names)
+    for name, own in columns.items():
+        if name not in known:
+            raise WrongInput(f"columns: {name!r} is no standard name{perhaps(name, known)}; {listed(known)}")
+        if own not in table.columns:
+            raise WrongInput(missing(table, own))
+    owners = list(columns.values())
+    if twice := sorted({own for own in owners if owners.count(own) > 1}):
+        both = " and ".join(name for name, own in columns.items() if own == twice[0])
+        raise WrongInput(f"columns: {twice[0]!r} cannot be both {both}")
+    if not columns:
+        return table
+    rows = [{**row, **{name: row[own] for name, own in columns.items()}} for row in table.rows]
+    return Table(path=table.path, rows=rows, skipped=table.skipped, flops_kind=table.flops_kind)
+
+
+def need(table: Table, names: Iterable[str]) -> None:
+    """Raises WrongInput when the table lacks one of these columns."""
+    for name in names:
+        if name not in table.columns:
+            raise WrongInput(missing(table, name))
+
+
+def missing(table: Table, name: str) -> str:
+    return f"{table.path} has no column {name!r}{perhaps(name, table.columns)}; {listed(table.columns)}"
+
+
+def perhaps(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f", perhaps {close[0]!r}" if close else ""
+
+
+def listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN_COLUMNS} more" if len(names) > SHOWN_COLUMNS else ""
+    return f"there are {', '.join(names[:SHOWN_COLUMNS])}{more}"
+
+
+# --- rows -----------------------------------------------------------------------------------------------
+
+
+def filtered(table: Table, where: Sequence[str]) -> tuple[list[tuple[str, Cells]], list[Skipped]]:
+    """The rows that pass every filter, labelled; and the others, each with the first filter it fails."""
+    filters = [parse_filter(text) for text in where]
+    need(table, (f.column for f in filters))
+    kept: list[tuple[str, Cells]] = []
+    dropped = list(table.skipped)
+    for at, row in enumerate(table.rows, start=1):
+        label = label_of(row, f"row {at}")
+        if refused := first_refusal(row, filters):
+            dropped.append(Skipped(label, f"where {refused}"))
+        else:
+            kept.append((label, row))
+    if not kept and table.rows:
+        raise WrongInput(f"{table.path}: no row of {len(table.rows)} passes where={list(where)}")
+    return kept, dropped
+
+
+def label_of(cells: Cells, otherwise: str) -> str:
+    return cells.get("run_id") or otherwise
+
+
+def value_of(cells: Cells, column: str) -> float:
+    found = number(cells.get(column, ""))
+    return math.nan if found is None else found
+
+
+def not_finite(names: Sequence[str], values: Sequence[float]) -> str:
+    bad = next((name for name, value in zip(names, values, strict=True) if not math.isfinite(value)), None)
+    return f"{bad} is missing or not a number" if bad else ""
+
+
+def row_of_cells(label: str, cells: Cells, params_column: str) -> Row:
     return Row(
-        name=cells.get("run_id") or f"row {at + 1}",
-        params=value(params_column),
-        tokens=value("tokens"),
-        flops=value("flops") if cells.get("flops") else None,
-        loss=value(loss_column),
+        name=label,
+        params=value_of(cells, params_column),
+        tokens=value_of(cells, "tokens"),
+        flops=value_of(cells, "flops") if cells.get("flops") else None,
+        loss=value_of(cells, "loss"),
         group=cells.get("group", ""),
         seed=cells.get("seed", ""),
         corpus_hash=cells.get("corpus_hash", ""),
@@ -146,52 +225,3 @@ def loss_unit_of(path: Path, rows: Sequence[Cells], loss_column: str) -> LossUni
     if any(bits) and not all(bits):
         raise WrongInput(f"{path}: loss_kind mixes bits per byte with nats per token; filter with where=")
     return LossUnit.bits_per_byte if bits and bits[0] else LossUnit.nats_per_token
-
-
-def read_table(path: Path) -> list[Cells]:
-    """All rows as text, by the file's extension. Raises WrongInput when it cannot be read."""
-    readers = {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise WrongInput(f"{path}: unknown kind of table; use .csv, .jsonl or .parquet")
-    try:
-        rows = reader(path)
-    except FileNotFoundError as error:
-        raise WrongInput(f"{path} does not exist") from error
-    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
-        raise WrongInput(f"{path} cannot be read as {path.suffix}: {error}") from error
-    if not rows:
-        raise WrongInput(f"{path} holds no rows")
-    return rows
-
-
-def read_csv(path: Path) -> list[Cells]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, restval="")
-        names = list(reader.fieldnames or [])
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise WrongInput(f"{path} has the column {twice[0]!r} twice")
-        rows = list(reader)
-    for number, row in enumerate(rows, start=2):
-        if None in row:
-            raise WrongInput(f"{path}: row {number} has more fields than the header's {len(names)}")
-    return rows
-
-
-def read_jsonl(path: Path) -> list[Cells]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("every line must be an object")
-    return as_text(rows)
-
-
-def read_parquet(path: Path) -> list[Cells]:
-    import pyarrow.parquet as parquet
-
-    return as_text(parquet.read_table(path).to_pylist())
-
-
-def as_text(rows: Sequence[dict[str, Any]]) -> list[Cells]:
-    """Every row with every column; a missing value is the empty text."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    return [{c: "" if row.get(c) is None else str(row[c]) for c in columns} for row in rows]

@@ -11,6 +11,7 @@ import pytest
 
 from harness.errors import CannotAnswer, WrongInput
 from harness.laws.config import LossUnit, ParamsKind
+from harness.laws.filters import parse_filter
 from harness.laws.observations import (
     Row,
     collect,
@@ -18,7 +19,7 @@ from harness.laws.observations import (
     observations_from_records,
     summary,
 )
-from harness.laws.tables import BestOf, observations_from_table, parse_filter
+from harness.laws.tables import BestOf, observations_from_table
 from harness.runs import RunRecord, Skipped
 
 from ..public_data import public_table
