@@ -115,7 +115,7 @@ def test_a_dead_owner_is_superseded_and_cannot_write(tmp_path):
     run = RunDirectory(tmp_path / "r")
     first = claim(run)
     dead_owner(first)
-    assert run.status() is Status.interrupted
+    assert run.status() is Status.lost
     second = claim(run)
     assert second.number == 2
     with pytest.raises(Superseded):

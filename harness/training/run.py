@@ -22,7 +22,17 @@ from harness.data.shards import TokenStore
 from harness.errors import WrongInput
 from harness.model.attention import build_attention
 from harness.model.init import build_model
-from harness.runs import PROVENANCE, Attempt, RunDirectory, RunRecord, Status, claim, read_json, write_json
+from harness.runs import (
+    PROVENANCE,
+    AlreadyFinished,
+    Attempt,
+    RunDirectory,
+    RunRecord,
+    Status,
+    claim,
+    read_json,
+    write_json,
+)
 from harness.training.callbacks import Clock, Metrics, ProgressBar, Saver, StopOnSignal, Validation
 from harness.training.cell import Cell, read_cell
 from harness.training.checkpoint import State, load_latest
@@ -61,7 +71,10 @@ def train(run: RunDirectory, *, progress: bool = False) -> RunRecord:
     if run.status() in (Status.done, Status.diverged):
         return run.record()
     cell = read_cell(run)
-    attempt = claim(run)
+    try:
+        attempt = claim(run)
+    except AlreadyFinished:  # by another process, since we looked
+        return run.record()
     try:
         return train_owned(cell, attempt, progress)
     except (Stopped, KeyboardInterrupt):
@@ -255,8 +268,10 @@ def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -
         train_seconds=round(outcome.clock.train_seconds, 3),
         tokens_per_second=round(outcome.clock.tokens_per_second, 1),
         attempts=attempt.number,
+        failed_attempts=attempt.failures,
         started_at=outcome.origin.started_at,
         finished_at=now(),
+        planned_code_version=str(attempt.run.config().get("planned_code_version", "")),
     )
 
 

@@ -65,7 +65,7 @@ def test_killed_twice_it_ends_like_an_undisturbed_run(planned_run):
     calm_record = train(calm)
     for kill_at in (30, 70):
         kill_at_step(stormy, kill_at)
-        assert stormy.status() is Status.interrupted
+        assert stormy.status() is Status.lost
     train(stormy)
     record, rows = science_of(stormy)
     assert stormy.record().attempts == 3

@@ -1,0 +1,65 @@
+"""The run directory: the only contract between training and analysis.
+
+runs/<sweep>/<run>/
+    config.json       resolved and frozen when the run was planned, with its hash
+    provenance.json   code, package versions, hardware, corpus and tokenizer hashes, first start
+    attempt.json      who owns the run now (host, pid, start time, token); replaced by a later attempt
+    metrics.jsonl     append-only, one object a line; a step that was logged twice counts once, the later
+    failure.json      why the last attempt ended badly; removed when the run finishes
+    record.json       written once, atomically, last
+    checkpoints/
+"""
+
+from harness.runs.attempt import AlreadyFinished, Attempt, Superseded, claim
+from harness.runs.directory import (
+    RunDirectory,
+    Status,
+    finished_records,
+    run_directories,
+)
+from harness.runs.files import (
+    ATTEMPT,
+    CONFIG,
+    FAILURE,
+    METRICS,
+    PLAN,
+    PROVENANCE,
+    RECORD,
+    content_hash,
+    one_at_a_time,
+    read_json,
+    write_json,
+    write_text,
+)
+from harness.runs.owner import FOREIGN_SILENCE_SECONDS, Owner, Process, read_owner, this_process
+from harness.runs.record import RunRecord, Skipped
+
+__all__ = [
+    "ATTEMPT",
+    "CONFIG",
+    "FAILURE",
+    "FOREIGN_SILENCE_SECONDS",
+    "METRICS",
+    "PLAN",
+    "PROVENANCE",
+    "RECORD",
+    "AlreadyFinished",
+    "Attempt",
+    "Owner",
+    "Process",
+    "RunDirectory",
+    "RunRecord",
+    "Skipped",
+    "Status",
+    "Superseded",
+    "claim",
+    "content_hash",
+    "finished_records",
+    "one_at_a_time",
+    "read_json",
+    "read_owner",
+    "run_directories",
+    "this_process",
+    "write_json",
+    "write_text",
+]

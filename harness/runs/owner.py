@@ -1,0 +1,107 @@
+"""Which process owns a run, and whether it still lives."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.runs.files import ATTEMPT, METRICS
+
+FOREIGN_SILENCE_SECONDS = 900.0
+"""An owner on another host that has written nothing for so long is taken for dead. Should it only have
+been slow, it finds itself superseded at its next write and stops."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process, told from a later one with the same pid by when it started."""
+
+    host: str
+    pid: int
+    process_start: str | None
+
+    @property
+    def is_here(self) -> bool:
+        return self.host == socket.gethostname()
+
+    def is_alive(self, last_sign: float) -> bool:
+        """On this host by its pid; on another by when it last wrote: `last_sign`, seconds since the epoch."""
+        if not self.is_here:
+            return time.time() - last_sign < FOREIGN_SILENCE_SECONDS
+        found = process_start(self.pid)
+        return found is not None and found == self.process_start
+
+
+def this_process() -> Process:
+    return Process(socket.gethostname(), os.getpid(), process_start(os.getpid()))
+
+
+def parse_process(value: Any) -> Process | None:
+    if not isinstance(value, dict) or not isinstance(value.get("pid"), int):
+        return None
+    return Process(str(value.get("host")), value["pid"], value.get("process_start"))
+
+
+@dataclass(frozen=True)
+class Owner:
+    """attempt.json: the last attempt at a run. `number` counts attempts from 1, `failures` those before
+    this one that left a failure, `ended` says that this one stopped of its own accord."""
+
+    process: Process
+    token: str
+    number: int
+    failures: int = 0
+    ended: bool = False
+
+    def is_alive(self, run: Path) -> bool:
+        return not self.ended and self.process.is_alive(last_sign_of_life(run))
+
+
+def read_owner(run: Path) -> Owner | None:
+    """None where no attempt was made, or its file is garbage."""
+    try:
+        value = json.loads((run / ATTEMPT).read_text())
+    except (OSError, ValueError):
+        return None
+    process = parse_process(value)
+    if process is None or "token" not in value or not isinstance(value.get("number"), int):
+        return None
+    failures = value.get("failures")  # absent from runs of the first version
+    counted = failures if isinstance(failures, int) else 0
+    return Owner(process, value["token"], value["number"], counted, bool(value.get("ended")))
+
+
+def last_sign_of_life(run: Path) -> float:
+    """Seconds since the epoch of the newest write of an attempt."""
+    files = (run / ATTEMPT, run / METRICS)
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+
+
+def process_start(pid: int) -> str | None:
+    """An identifier of a living process that a reused pid does not share; None when it is gone.
+
+    Where there is no /proc a living process is only known by its pid.
+    """
+    if not Path("/proc/self/stat").exists():
+        return "alive" if signal_reaches(pid) else None
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    after_name = stat.rsplit(")", 1)[1].split()
+    return None if after_name[0] == "Z" else after_name[19]
+
+
+def signal_reaches(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

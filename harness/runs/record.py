@@ -1,0 +1,117 @@
+"""What a finished run says of itself."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from harness.errors import WrongInput
+from harness.runs.files import RECORD, content_hash
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Losses are validation losses in nats per token. `planned_code_version` is the code that was there
+    when the run was planned, `code_version` the code that trained it; `attempts` counts all of them, those
+    that failed included."""
+
+    run_id: str
+    group: str
+    status: str
+    params_total: int
+    params_non_embedding: int
+    params_embedding: int
+    params_head: int
+    tokens: int
+    unique_tokens: int
+    epochs: float
+    steps: int
+    flops: float
+    loss: float | None
+    loss_kind: str
+    bits_per_byte: float | None
+    train_loss: float | None
+    lr: float
+    batch_tokens: int
+    schedule: str
+    optimizer: str
+    width: int
+    depth: int
+    n_heads: int
+    context: int
+    vocab_size: int
+    seed: int
+    data_seed: int
+    precision: str
+    attention: str
+    compiled: bool
+    corpus_hash: str
+    tokenizer_hash: str
+    config_hash: str
+    code_version: str
+    reason: str = ""
+    train_seconds: float = 0.0
+    tokens_per_second: float = 0.0
+    attempts: int = 1
+    failed_attempts: int = 0
+    started_at: str = ""
+    finished_at: str = ""
+    planned_code_version: str = ""
+
+    MEASURED = (
+        "train_seconds",
+        "tokens_per_second",
+        "attempts",
+        "failed_attempts",
+        "started_at",
+        "finished_at",
+        "code_version",
+        "planned_code_version",
+    )
+
+    @property
+    def params_body_and_head(self) -> int:
+        """The head is the embedding matrix where `params_head` is 0."""
+        return self.params_non_embedding + (self.params_head or self.params_embedding)
+
+    def science(self) -> dict[str, Any]:
+        """Everything that must not depend on the clock, the machine's load or interruptions."""
+        return {k: v for k, v in asdict(self).items() if k not in self.MEASURED}
+
+    @property
+    def interruptions(self) -> int:
+        """How often it was stopped, preempted or lost before it finished."""
+        return max(0, self.attempts - 1 - self.failed_attempts)
+
+    @property
+    def code_changed(self) -> bool:
+        """Whether other code trained the run than the code it was planned with."""
+        return self.planned_code_version not in ("", self.code_version)
+
+
+NAMES = frozenset(field.name for field in fields(RunRecord))
+REQUIRED = NAMES - {"reason", *RunRecord.MEASURED}
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A run directory or row that was left out, and why."""
+
+    name: str
+    reason: str
+
+
+def parse_record(value: Any, where: Path) -> RunRecord:
+    """Raises WrongInput when a field is missing or unknown, or the hash does not match."""
+    if not isinstance(value, dict):
+        raise WrongInput(f"{where / RECORD} is not an object")
+    sealed = value.get("hash")
+    body = {k: v for k, v in value.items() if k != "hash"}
+    if missing := sorted(REQUIRED - body.keys()):
+        raise WrongInput(f"{where / RECORD} lacks {', '.join(missing)}")
+    if unknown := sorted(body.keys() - NAMES):
+        raise WrongInput(f"{where / RECORD} has unknown fields: {', '.join(unknown)}")
+    if sealed != content_hash(body):
+        raise WrongInput(f"{where / RECORD} was edited after it was written (its hash does not match)")
+    return RunRecord(**body)
