@@ -59,6 +59,11 @@ class ParamCount:
         """Everything but the embedding and head matrices (Kaplan's N)."""
         return self.attention + self.mlp + self.norm
 
+    @property
+    def body_and_head(self) -> int:
+        """What a token is multiplied with: one vocabulary matrix is the head, tied or not."""
+        return self.non_embedding + (self.head or self.embedding)
+
 
 @dataclass(frozen=True)
 class TokenFlops:

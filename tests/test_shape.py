@@ -6,7 +6,7 @@ from harness.config import config_dir
 from harness.errors import WrongInput
 from harness.model.attention import reference, sdpa
 from harness.model.init import build_model
-from harness.model.settings import InitConfig
+from harness.model.settings import InitConfig, ParametrizationConfig
 from harness.shape import ModelConfig, build_shape
 
 
@@ -24,7 +24,7 @@ SHAPES = [
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_parameters_by_component_match_the_module(shape):
-    module = build_model(shape, sdpa, InitConfig(), seed=0)
+    module = build_model(shape, sdpa, InitConfig(), ParametrizationConfig(), seed=0)
     sizes = {name: p.numel() for name, p in module.named_parameters()}
     by_component = {
         "embedding": sizes["embedding.weight"],
@@ -41,7 +41,7 @@ def test_parameters_by_component_match_the_module(shape):
 def test_flops_match_torchs_counter(shape):
     """The counter sees every product of the reference attention, but over the full T x T square; the
     causal half is (T + 1) / 2T of it."""
-    module = build_model(shape, reference, InitConfig(), seed=0)
+    module = build_model(shape, reference, InitConfig(), ParametrizationConfig(), seed=0)
     tokens = torch.randint(shape.vocab_size, (2, shape.context))
     with FlopCounterMode(display=False) as counter:
         module.loss(tokens, tokens).backward()

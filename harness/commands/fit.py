@@ -6,7 +6,11 @@
     harness fit runs=table.csv best_of=cell            the best run of each (params, tokens)
     harness fit runs=table.csv flops=[1e21,1e24] format=json
     harness fit runs=table.csv fit.bootstraps=4000 fit.law.delta=1e-3
+    harness fit runs=table.csv sensitivity=true flops=[1e24] figure=tornado.svg
+    harness fit runs=table.csv checklist=true          what a reader must be told to redo the fit
 
+`sensitivity` refits under other conventions of N and C, loss functions, laws and rules for leaving out
+rows, and compares the answers at the first of `flops` (by default 10 times the largest run).
 Exit code 1 when a parameter is not identified; the numbers then come with the reason.
 """
 
@@ -14,33 +18,48 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from harness.commands.observe import observe
+from harness.commands.observe import observe, run_columns
 from harness.commands.root import Experiment, Format
 from harness.config import verb
 from harness.errors import CannotAnswer
 from harness.laws.bootstrap import fit_json
+from harness.laws.checklist import checklist, checklist_json
+from harness.laws.conventions import in_flops
 from harness.laws.fit import Fit, FitStatus, fit_law
 from harness.laws.forms.catalogue import FORMS
 from harness.laws.forms.fit import FormFit
 from harness.laws.forms.observed import fit_observed, form_json
+from harness.laws.observations import Observations
+from harness.laws.sensitivity import sensitivity
+from harness.report.checklist import print_checklist
 from harness.report.fits import print_fit
-from harness.report.terminal import print_json
+from harness.report.sensitivity import print_sensitivity, tornado_figure
+from harness.report.terminal import StageProgress, print_json
+from harness.runs import write_text
 
 
 @dataclass(kw_only=True)
 class Settings(Experiment):
     flops: list[float] = field(default_factory=list)
+    sensitivity: bool = False
+    checklist: bool = False
+    figure: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.figure and not self.sensitivity:
+            raise ValueError("figure= draws what sensitivity=true finds; give both")
         if any(not (math.isfinite(budget) and budget > 0) for budget in self.flops):
             raise ValueError(f"flops={self.flops} must be positive numbers")
 
 
 @verb("fit", Settings)
 def main(settings: Settings) -> None:
-    observations = observe(settings, settings.fit.params)
+    observed = observe(settings, settings.fit.params, settings.fit.unit)
+    observations = in_flops(observed, settings.fit.flops)
     form = FORMS.get(settings.fit.law.name.value)
     fit: Fit | FormFit
     if form is None:
@@ -49,9 +68,33 @@ def main(settings: Settings) -> None:
     else:
         fit = fit_observed(observations, form, settings.fit.law)
         result = form_json(observations, fit, settings.fit, tuple(settings.flops))
+    items = checklist(observations, fit, settings.fit, run_columns(settings, observations), settings.where)
+    result["checklist"] = checklist_json(items)
+    if settings.sensitivity:
+        result["sensitivity"] = other_choices(settings, observations)
     if settings.format is Format.json:
         print_json(result)
     else:
         print_fit(result)
+        if settings.sensitivity:
+            print_sensitivity(result["sensitivity"])
+        if settings.checklist:
+            print_checklist(items)
     if fit.status is FitStatus.not_identified:
         raise CannotAnswer(f"the law is not identified: {'; '.join(fit.reasons)}")
+
+
+def other_choices(settings: Settings, observations: Observations) -> dict[str, Any]:
+    """The answers under other choices, drawn to `figure` when that is given."""
+    target = settings.flops[0] if settings.flops else None
+    with StageProgress() as progress:
+        found = sensitivity(
+            observations,
+            settings.fit,
+            target,
+            lambda kind, unit: observe(settings, kind, unit),
+            progress.update,
+        ).to_json()
+    if settings.figure:
+        write_text(Path(settings.figure), tornado_figure(found))
+    return found

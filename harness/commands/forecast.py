@@ -109,9 +109,8 @@ def best_allocation(settings: Settings, observations: Observations, flops: float
 
 
 def cell_target(cell: Cell, observations: Observations) -> Target:
-    params = cell.shape.params
     return Target(
-        params=params.total if observations.params_kind is ParamsKind.total else params.non_embedding,
+        params=getattr(cell.shape.params, observations.params_kind.value),
         tokens=cell.horizon.tokens,
         flops=cell.flops,
         run_id=cell.run_id,
@@ -124,8 +123,8 @@ def other_convention(settings: Settings, cell: Cell | None) -> tuple[Observation
     """The same sweep and run with N counted the other way; a table need not hold it."""
     if cell is None:
         return None
-    kind = {ParamsKind.total: ParamsKind.non_embedding, ParamsKind.non_embedding: ParamsKind.total}
-    observations = observe(settings, kind[settings.forecast.params])
+    total = settings.forecast.params is ParamsKind.total
+    observations = observe(settings, ParamsKind.non_embedding if total else ParamsKind.total)
     return observations, cell_target(cell, observations)
 
 

@@ -43,7 +43,7 @@ def main(settings: Settings) -> None:
 def tell(settings: Settings) -> Story:
     """Everything the page shows, gathered from the run directories and the seal."""
     source = runs_path(settings)
-    observations = observe(settings, settings.fit.params)
+    observations = observe(settings, settings.fit.params, settings.fit.unit)
     fit = fit_law(observations, settings.fit.law, settings.fit.level)
     records, skipped = finished_records(source) if source.is_dir() else ([], [])
     seal = settings.folder / SEAL

@@ -7,14 +7,20 @@ harness train model=56k horizon.tokens_per_param=40 schedule=cosine attention=re
 harness train experiment=demo_frontier
 harness train cell=runs/demo/<run>               a planned cell, from its frozen config
 harness train -m model=27k,56k horizon.tokens=1_000_000    Hydra's own multirun, one after another
+
+Instead of training, on prepared data:
+harness train check=coordinates model=27k parametrization=complete_p      do activations keep their size as
+              [widths=[32,64,128]] [depths=[2,4,8]]                       the model grows? figure and numbers
+harness train check=groups model=160k parametrization=mup                 each weight's init, lr, decay, eps
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from harness.commands.cells import own_cell
+from harness.commands.checks import Check, check_coordinates, check_groups
 from harness.commands.root import Experiment, Format
 from harness.config import verb
 from harness.errors import CannotAnswer, WrongInput
@@ -27,10 +33,23 @@ from harness.training.cell import write_cell
 @dataclass(kw_only=True)
 class Settings(Experiment):
     cell: str | None = None
+    check: Check | None = None
+    widths: list[int] = field(default_factory=list)
+    depths: list[int] = field(default_factory=list)
 
 
 @verb("train", Settings)
 def main(settings: Settings) -> None:
+    match settings.check:
+        case Check.coordinates:
+            check_coordinates(settings, settings.widths, settings.depths)
+        case Check.groups:
+            check_groups(settings)
+        case None:
+            train_run(settings)
+
+
+def train_run(settings: Settings) -> None:
     run = (
         planned_run(settings.cell)
         if settings.cell

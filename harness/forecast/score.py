@@ -69,8 +69,7 @@ def actual_loss(sealed: SealedForecast, record: RunRecord) -> float:
 def refuse_other_run(sealed: SealedForecast, record: RunRecord) -> None:
     """Raises CannotAnswer naming the first thing in which the run is not the sealed target."""
     target = sealed.target
-    total = sealed.forecast["conventions"]["params"] == "total"
-    params = record.params_total if total else record.params_non_embedding
+    params = getattr(record, f"params_{sealed.forecast['conventions']['params']}")
     for label, wanted, found in (
         ("params", target["params"], params),
         ("tokens", target["tokens"], record.tokens),

@@ -10,11 +10,12 @@ import numpy as np
 
 from harness.errors import CannotAnswer
 from harness.laws.config import FitConfig, Resampling
+from harness.laws.conventions import SIX_ND, TokenCost, allocate, token_cost
 from harness.laws.fit import Fit, finite
 from harness.laws.newton import minimise
 from harness.laws.observations import SAME_SIZE, Observations
 from harness.laws.solve import SMALLEST_FLOOR, Solution, at_lower_floor
-from harness.laws.surfaces import ALPHA, Floats, Law, exponent_a, optimum_6nd, shifted
+from harness.laws.surfaces import ALPHA, Floats, Law, exponent_a, shifted
 
 WARM_DELTA = 0.01
 """A replicate's optimum lies near the fit's own; a shorter way down than from a cold start."""
@@ -132,12 +133,14 @@ def param_intervals(replicates: Replicates, level: float) -> dict[str, Interval]
     return {**found, "exponent_a": interval(exponent_a(replicates.theta), level)}
 
 
-def optimum_intervals(replicates: Replicates, flops: float, level: float) -> dict[str, Interval]:
-    """Of N*, D*, D*/N* and the loss there, at `flops` under C = 6 N D.
+def optimum_intervals(
+    replicates: Replicates, flops: float, level: float, cost: TokenCost = SIX_ND
+) -> dict[str, Interval]:
+    """Of N*, D*, D*/N* and the loss there, at `flops`; a token costs what `cost` says.
 
     A replicate whose optimum overflows stands at infinity, and an end that reaches it is open (None).
     """
-    log_n, log_d = optimum_6nd(replicates.theta, flops)
+    log_n, log_d = allocate(replicates.law, replicates.theta, flops, cost)
     rows = enumerate(zip(log_n, log_d, strict=True))
     log_loss = np.array(
         [replicates.law.log_loss(replicates.theta[i : i + 1], n[None], d[None])[0, 0] for i, (n, d) in rows]
@@ -159,7 +162,8 @@ def fit_json(
 
     `budgets` are FLOPs; by default 1, 10 and 100 times the largest run.
     """
-    flops = budgets or tuple(m * float(observations.flops.max()) for m in MULTIPLES)
+    cost = token_cost(observations, config.flops)
+    flops = budgets or tuple(m * cost.largest(observations) for m in MULTIPLES)
     replicates = (
         bootstrap(observations, fit.solution, config.bootstraps, config.resampling, config.seed)
         if config.bootstraps
@@ -167,11 +171,13 @@ def fit_json(
     )
     optima = []
     for budget in flops:
-        found: dict[str, Any] = fit.optimum(budget).to_json()
-        found["interval"] = optimum_intervals(replicates, budget, config.level) if replicates else None
+        found: dict[str, Any] = fit.optimum(budget, cost).to_json()
+        found["interval"] = optimum_intervals(replicates, budget, config.level, cost) if replicates else None
         optima.append(found)
     return {
         **fit.to_json(),
+        "notes": [*fit.notes, *([cost.note] if cost.note else [])],
+        "conventions": {**observations.conventions, "flops_of_optimum": cost.label},
         "intervals": param_intervals(replicates, config.level) if replicates else {},
         "bootstrap": None if replicates is None else bootstrap_json(replicates, config.level),
         "optimum": optima,

@@ -17,13 +17,31 @@ class LawName(Enum):
     frontier = "frontier"
     bnsl = "bnsl"
     bnsl_two = "bnsl_two"
+    downstream = "downstream"
+    downstream_error = "downstream_error"
+    coverage = "coverage"
+    reward = "reward"
+    learning_rate = "learning_rate"
+    batch_size = "batch_size"
+    progress = "progress"
 
 
 class ParamsKind(Enum):
-    """Which parameters N counts. The exponents depend on it (Pearce & Song 2406.12907)."""
+    """Which parameters N counts. The exponents depend on it (Pearce & Song 2406.12907).
+
+    `body_and_head` leaves out only the input embedding: what a token is multiplied with (Porian et al.
+    2406.19146). With tied matrices it equals the total.
+    """
 
     non_embedding = "non_embedding"
     total = "total"
+    body_and_head = "body_and_head"
+
+
+FlopsKind = Enum("FlopsKind", {"auto": "auto", "as_given": "as given", "6nd": "6ND (approximation)"})
+"""Which C budgets are given in and allocated under. `as_given`: the runs' own FLOPs, interpolated in N;
+`6nd`: C = 6 N D; `auto`: as given where the runs allow it, else 6ND. A call, because `6nd` on a command
+line is no name in Python."""
 
 
 class LossUnit(Enum):
@@ -56,13 +74,15 @@ class LawConfig:
 
     `delta` is where the Huber loss turns from square to linear, in log loss: 1e-3 is that of Hoffmann et
     al. 2203.15556 and Besiroglu et al. 2404.10102. `weak_prior` pulls the exponents towards those of
-    published tables (constants and source in `laws.fit`).
+    published tables (constants and source in `laws.fit`). `skip` is the compute below which a reward law
+    leaves rows out.
     """
 
     name: LawName = LawName.chinchilla
     loss: LossFunction = LossFunction.huber
     delta: float = 1e-3
     weak_prior: bool = False
+    skip: float = 0.0
 
     def __post_init__(self) -> None:
         if not (self.delta > 0 and math.isfinite(self.delta)):
@@ -84,10 +104,15 @@ class LawConfig:
 
 @dataclass(kw_only=True)
 class FitConfig:
-    """A fit with its intervals. `level` is the coverage of every interval."""
+    """A fit with its intervals. `level` is the coverage of every interval.
+
+    `unit` is that of the loss; not given, it is the runs' own (nats per token in a run directory).
+    """
 
     law: LawConfig = field(default_factory=LawConfig)
     params: ParamsKind = ParamsKind.total
+    flops: FlopsKind = FlopsKind.auto
+    unit: LossUnit | None = None
     bootstraps: int = 1000
     resampling: Resampling = Resampling.cases
     seed: int = 0

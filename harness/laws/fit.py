@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from harness.laws.config import LawConfig, LawName
+from harness.laws.conventions import SIX_ND, TokenCost, allocate
 from harness.laws.identify import Check, Grade, identify
-from harness.laws.observations import Observations
+from harness.laws.observations import FLOPS_6ND, Observations
 from harness.laws.profile import Profile, profile_floor
 from harness.laws.solve import Solution, solve
-from harness.laws.surfaces import build_law, exponent_a, optimum_6nd, to_params
+from harness.laws.surfaces import build_law, exponent_a, to_params
 from harness.runs import Skipped
 
 
@@ -25,15 +26,16 @@ class FitStatus(Enum):
 
 @dataclass(frozen=True)
 class Optimum:
-    """The compute-optimal allocation of `flops` under C = 6 N D, and the loss it reaches."""
+    """The compute-optimal allocation of `flops`, counted as `flops_convention` says, and its loss."""
 
     flops: float
     params: float
     tokens: float
     loss: float
+    flops_convention: str = FLOPS_6ND
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "tokens_per_param": self.tokens / self.params, "flops_convention": "6ND"}
+        return {**vars(self), "tokens_per_param": self.tokens / self.params}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +78,11 @@ class Fit:
         u, v = np.log([params]), np.log([tokens])
         return float(np.exp(build_law(self.law).log_loss(self.solution.raw_theta, u, v)[0, 0]))
 
-    def optimum(self, flops: float) -> Optimum:
-        """The allocation that minimises the loss at `flops` under the approximation C = 6 N D."""
-        log_n, log_d = optimum_6nd(self.solution.raw_theta, flops)
+    def optimum(self, flops: float, cost: TokenCost = SIX_ND) -> Optimum:
+        """The allocation that minimises the loss at `flops`; a token costs what `cost` says."""
+        log_n, log_d = allocate(self.solution.law, self.solution.raw_theta, flops, cost)
         n, d = math.exp(log_n[0]), math.exp(log_d[0])
-        return Optimum(flops=flops, params=n, tokens=d, loss=self.predict(n, d))
+        return Optimum(flops=flops, params=n, tokens=d, loss=self.predict(n, d), flops_convention=cost.label)
 
     def to_json(self) -> dict[str, Any]:
         """Without intervals; `bootstrap.fit_json` adds them and the optimum."""

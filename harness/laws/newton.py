@@ -24,6 +24,11 @@ FIRST_DELTA = 0.03
 REPLICATES_AT_ONCE = 512
 """Bounds the memory: 512 replicates of 10,000 rows and 5 parameters hold about 0.2 GB a pass."""
 
+METHOD = (
+    "projected, damped Newton method with second derivatives; "
+    f"the Huber delta comes down from {FIRST_DELTA:g} in steps of {STAGE_FACTOR:g}"
+)
+
 
 @dataclass(frozen=True)
 class Problem:

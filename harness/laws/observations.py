@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.errors import CannotAnswer
+from harness.errors import CannotAnswer, WrongInput
 from harness.laws.config import LossUnit, ParamsKind
 from harness.laws.surfaces import FLOPS_PER_PARAM_TOKEN, Floats
-from harness.runs import RunRecord, Skipped, content_hash
+from harness.runs import Skipped, content_hash
 
 FLOPS_EXACT, FLOPS_GIVEN = "exact", "as given"
 FLOPS_6ND = "6ND (approximation)"
@@ -22,7 +22,10 @@ SAME_SIZE = 1.02
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One candidate row, not yet checked. `group_tag`, hashes and seed may be empty."""
+    """One candidate row, not yet checked. Group, hashes and seed may be empty, `unique_tokens` unknown.
+
+    Rows of one group and name are points of one run, in the order of `tokens`, then `step`.
+    """
 
     name: str
     params: float
@@ -33,6 +36,8 @@ class Row:
     seed: str = ""
     corpus_hash: str = ""
     tokenizer_hash: str = ""
+    unique_tokens: float | None = None
+    step: float = 0.0
     fault: str = ""
 
 
@@ -41,7 +46,7 @@ class Observations:
     """Clean rows in a canonical order, so that no result depends on the order of the input.
 
     `loss` is in `loss_unit`; `params` counts what `params_kind` says; `flops` is of the kind
-    `flops_kind` names.
+    `flops_kind` names. `unique_tokens` is None unless every row has it.
     """
 
     params: Floats
@@ -56,6 +61,7 @@ class Observations:
     params_kind: ParamsKind
     loss_unit: LossUnit
     flops_kind: str
+    unique_tokens: Floats | None = None
     dropped: tuple[Skipped, ...] = ()
 
     def __len__(self) -> int:
@@ -68,11 +74,18 @@ class Observations:
             "loss": self.loss_unit.value,
             "flops": self.flops_kind,
             "tokens": "seen",
+            "unique_tokens": "unknown" if self.unique_tokens is None else "known for every run",
         }
+
+    @property
+    def epochs(self) -> Floats | None:
+        """Passes over the unique tokens, at least one; None where those are unknown."""
+        return None if self.unique_tokens is None else np.maximum(self.tokens / self.unique_tokens, 1.0)
 
     def data_hash(self) -> str:
         """SHA-256 of the numbers and conventions; names and order play no part."""
-        columns = {name: getattr(self, name).tolist() for name in ("params", "tokens", "flops", "loss")}
+        names = ("params", "tokens", "flops", "loss", "unique_tokens")
+        columns = {n: getattr(self, n).tolist() for n in names if getattr(self, n) is not None}
         hashes = sorted({*self.corpus_hashes, *self.tokenizer_hashes} - {""})
         return content_hash({**columns, "conventions": self.conventions, "hashes": hashes})
 
@@ -96,39 +109,9 @@ class Observations:
             params_kind=self.params_kind,
             loss_unit=self.loss_unit,
             flops_kind=self.flops_kind,
+            unique_tokens=None if self.unique_tokens is None else self.unique_tokens[at],
             dropped=self.dropped,
         )
-
-
-def observations_from_records(
-    records: Sequence[RunRecord],
-    skipped: Sequence[Skipped],
-    params: ParamsKind = ParamsKind.total,
-    loss_unit: LossUnit = LossUnit.nats_per_token,
-) -> Observations:
-    """Rows from finished runs; `skipped` are the runs already left out by the reader.
-
-    Raises CannotAnswer when nothing is left, or when corpora or tokenizers differ.
-    """
-    rows = [row_of_record(record, params, loss_unit) for record in records]
-    return collect(rows, params, loss_unit, FLOPS_EXACT, skipped)
-
-
-def row_of_record(record: RunRecord, params: ParamsKind, loss_unit: LossUnit) -> Row:
-    total = params is ParamsKind.total
-    loss = record.loss if loss_unit is LossUnit.nats_per_token else record.bits_per_byte
-    return Row(
-        name=record.run_id,
-        params=record.params_total if total else record.params_non_embedding,
-        tokens=record.tokens,
-        flops=record.flops,
-        loss=math.nan if loss is None else loss,
-        group=record.group,
-        seed=f"{record.seed}/{record.data_seed}",
-        corpus_hash=record.corpus_hash,
-        tokenizer_hash=record.tokenizer_hash,
-        fault="" if record.status == "done" else record.status,
-    )
 
 
 def collect(
@@ -140,22 +123,16 @@ def collect(
 ) -> Observations:
     """Drop what cannot be used, visibly, and put the rest in order.
 
-    Raises CannotAnswer when nothing is left, or when corpora or tokenizers differ.
+    Raises WrongInput on a loss that is not positive, which no cross-entropy is: the column holds something
+    else. Raises CannotAnswer when nothing is left, or when corpora or tokenizers differ.
     """
-    kept: list[Row] = []
-    dropped = list(skipped)
-    names: set[str] = set()
-    contents: set[tuple[Any, ...]] = set()
-    for row in sorted(rows, key=lambda r: (r.params, r.tokens, r.loss, r.name)):
-        content = (row.group, row.params, row.tokens, row.loss, row.seed)
-        repeated = "duplicate" if (row.name and row.name in names) or content in contents else ""
-        fault = row.fault or unusable(row) or repeated
-        if fault:
-            dropped.append(Skipped(row.name, fault))
-            continue
-        names.add(row.name)
-        contents.add(content)
-        kept.append(row)
+    ends, earlier = last_points(rows)
+    faults = [row.fault or unusable(row) for row in ends]
+    usable = [row for row, fault in zip(ends, faults, strict=True) if not fault]
+    refuse_not_positive(usable)
+    kept, repeated = without_duplicates(usable)
+    unfit = [Skipped(row.name, fault) for row, fault in zip(ends, faults, strict=True) if fault]
+    dropped = (*skipped, *earlier, *unfit, *repeated)
     if not kept:
         raise CannotAnswer(
             f"no usable run is left of {len(rows)}: {summary(dropped) or 'the filter kept none'}"
@@ -177,8 +154,63 @@ def collect(
         params_kind=params,
         loss_unit=loss_unit,
         flops_kind=flops_kind,
-        dropped=tuple(dropped),
+        unique_tokens=column_of([row.unique_tokens for row in kept]),
+        dropped=dropped,
     )
+
+
+def last_points(rows: Sequence[Row]) -> tuple[list[Row], list[Skipped]]:
+    """Where every run ends: the row with the most tokens, then steps, of those of one group and name.
+
+    A loss curve so counts once, and a run whose last point is faulty is not taken for a shorter one that
+    finished. Rows at the same point are left for `without_duplicates`.
+    """
+    ends: dict[tuple[str, str], tuple[float, float]] = {}
+    for row in rows:
+        key = (row.group, row.name)
+        ends[key] = max(ends.get(key, point_of(row)), point_of(row))
+    kept = [not row.name or point_of(row) == ends[row.group, row.name] for row in rows]
+    earlier = [row for row, keep in zip(rows, kept, strict=True) if not keep]
+    return (
+        [row for row, keep in zip(rows, kept, strict=True) if keep],
+        [Skipped(row.name, "earlier point of the same run") for row in earlier],
+    )
+
+
+def point_of(row: Row) -> tuple[float, float]:
+    return (row.tokens if math.isfinite(row.tokens) else -1.0, row.step if math.isfinite(row.step) else -1.0)
+
+
+def without_duplicates(rows: Sequence[Row]) -> tuple[list[Row], list[Skipped]]:
+    """The rows in canonical order; of those with one name, or with equal numbers and seed, the first."""
+    kept: list[Row] = []
+    dropped: list[Skipped] = []
+    seen: set[tuple[Any, ...]] = set()
+    for row in sorted(rows, key=lambda r: (r.params, r.tokens, r.loss, r.name)):
+        named = {(row.group, row.name)} if row.name else set()
+        keys = {*named, (row.group, row.params, row.tokens, row.loss, row.seed)}
+        if keys & seen:
+            dropped.append(Skipped(row.name, "duplicate"))
+        else:
+            kept.append(row)
+        seen |= keys
+    return kept, dropped
+
+
+def refuse_not_positive(rows: Sequence[Row]) -> None:
+    """Raises WrongInput when a loss is zero or negative."""
+    bad = [row for row in rows if row.loss <= 0]
+    if bad:
+        raise WrongInput(
+            f"{len(bad)} of {len(rows)} rows have a loss that is not positive, the first {bad[0].name} with "
+            f'{bad[0].loss:g}; correct the column, or leave them out with where=["loss>0"]'
+        )
+
+
+def column_of(values: Sequence[float | None]) -> Floats | None:
+    """The values as an array; None unless all are known."""
+    known = [value for value in values if value is not None]
+    return np.array(known, dtype=float) if len(known) == len(values) else None
 
 
 def flops_of(row: Row, flops_kind: str) -> float:
@@ -189,14 +221,13 @@ def flops_of(row: Row, flops_kind: str) -> float:
 
 
 def unusable(row: Row) -> str:
-    """Why a row cannot enter a fit; empty when it can."""
-    for label, value in (("loss", row.loss), ("params", row.params), ("tokens", row.tokens)):
-        if not math.isfinite(value):
+    """Why a row cannot enter a fit; empty when it can. The sign of the loss is judged for all rows."""
+    named = {"loss": row.loss, "params": row.params, "tokens": row.tokens}
+    for label, value in {**named, "flops": row.flops, "unique_tokens": row.unique_tokens}.items():
+        if value is not None and not math.isfinite(value):
             return f"{label} is missing or not a number"
-        if value <= 0:
+        if value is not None and value <= 0 and label != "loss":
             return f"{label} is not positive"
-    if row.flops is not None and not (math.isfinite(row.flops) and row.flops > 0):
-        return "flops is not positive"
     return ""
 
 

@@ -12,7 +12,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def observations_from_table(
     table does not hold; CannotAnswer when nothing usable is left or corpora differ.
     """
     params_column = f"params_{params.value}"
-    table = mapped(load(path), columns)
+    table = with_body_and_head(mapped(load(path), columns))
     need(table, (params_column, "tokens", "loss"))
     kept, dropped = filtered(table, where)
     cells = [row for _, row in kept]
@@ -137,6 +137,24 @@ def mapped(table: Table, columns: Mapping[str, str], names: Sequence[str] = ()) 
         return table
     rows = [{**row, **{name: row[own] for name, own in columns.items()}} for row in table.rows]
     return Table(path=table.path, rows=rows, skipped=table.skipped, flops_kind=table.flops_kind)
+
+
+def with_body_and_head(table: Table) -> Table:
+    """With the column params_body_and_head where the body and the head, or the embedding that serves as
+    one, are given apart."""
+    vocabulary = ("params_head", "params_embedding")
+    names = {"params_non_embedding", *vocabulary} & set(table.columns)
+    if "params_body_and_head" in table.columns or not names > {"params_non_embedding"}:
+        return table
+
+    def count(row: Cells) -> str:
+        matrices = [value_of(row, name) for name in vocabulary]
+        head = next((value for value in matrices if value > 0), math.nan)
+        total = value_of(row, "params_non_embedding") + head
+        return repr(total) if math.isfinite(total) else ""
+
+    rows = [{**row, "params_body_and_head": count(row)} for row in table.rows]
+    return replace(table, rows=rows)
 
 
 def need(table: Table, names: Iterable[str]) -> None:

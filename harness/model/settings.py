@@ -30,3 +30,32 @@ class InitConfig:
     def __post_init__(self) -> None:
         if self.gain <= 0 or self.embedding_gain <= 0:
             raise ValueError("init.gain and init.embedding_gain must be positive")
+
+
+class ParametrizationKind(Enum):
+    standard = "standard"
+    mup = "mup"
+    complete_p = "complete_p"
+
+
+@dataclass(kw_only=True)
+class ParametrizationConfig:
+    """How init, learning rates and scales follow width and depth (`harness.model.parametrization`).
+
+    Under `mup` and `complete_p`, optim.lr, optim.weight_decay and optim.eps are those of a model of
+    `base_width` and `base_depth`, where they were tuned; `mup` scales the width alone. `standard` reads
+    nothing else here. `depth_exponent` is CompleteP's alpha.
+    """
+
+    kind: ParametrizationKind = ParametrizationKind.standard
+    base_width: int = 64
+    base_depth: int = 2
+    depth_exponent: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.base_width < 1 or self.base_depth < 1:
+            raise ValueError("parametrization.base_width and parametrization.base_depth must be at least 1")
+        if not 0.5 <= self.depth_exponent <= 1:
+            raise ValueError(
+                f"parametrization.depth_exponent must lie in [0.5, 1], not {self.depth_exponent}"
+            )

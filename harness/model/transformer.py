@@ -11,17 +11,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.model.attention import Attend
+from harness.model.parametrization import Parametrization
 from harness.shape import ModelShape
 
 
 class Transformer(nn.Module):
     """Tokens in, logits out. `attend` is chosen by `harness.model.attention.build_attention`."""
 
-    def __init__(self, shape: ModelShape, attend: Attend) -> None:
+    def __init__(self, shape: ModelShape, attend: Attend, rules: Parametrization) -> None:
         super().__init__()
         self.shape = shape
+        self.rules = rules
         self.embedding = nn.Embedding(shape.vocab_size, shape.width)
-        self.blocks = nn.ModuleList(Block(shape, attend) for _ in range(shape.depth))
+        self.blocks = nn.ModuleList(Block(shape, attend, rules) for _ in range(shape.depth))
         self.norm = RMSNorm(shape.width)
         self.head = nn.Linear(shape.width, shape.vocab_size, bias=False)
         if shape.tied_embeddings:
@@ -43,7 +45,10 @@ class Transformer(nn.Module):
         x_BTW = self.embedding(tokens_BT)
         for block in self.blocks:
             x_BTW = block(x_BTW, rotary)
-        return self.head(self.norm(x_BTW))
+        hidden_BTW = self.norm(x_BTW)
+        if self.rules.readout != 1:  # scaling the input of the head is the cheapest way to scale logits
+            hidden_BTW = hidden_BTW * self.rules.readout
+        return self.head(hidden_BTW)
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean cross-entropy in nats per token, in float32 whatever the precision of the logits."""
@@ -52,24 +57,26 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, shape: ModelShape, attend: Attend) -> None:
+    def __init__(self, shape: ModelShape, attend: Attend, rules: Parametrization) -> None:
         super().__init__()
+        self.residual = rules.residual
         self.attention_norm = RMSNorm(shape.width)
-        self.attention = Attention(shape, attend)
+        self.attention = Attention(shape, attend, rules.attention)
         self.mlp_norm = RMSNorm(shape.width)
         self.mlp = SwiGLU(shape)
 
     def forward(self, x_BTW: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        x_BTW = x_BTW + self.attention(self.attention_norm(x_BTW), rotary)
-        return x_BTW + self.mlp(self.mlp_norm(x_BTW))
+        x_BTW = x_BTW.add(self.attention(self.attention_norm(x_BTW), rotary), alpha=self.residual)
+        return x_BTW.add(self.mlp(self.mlp_norm(x_BTW)), alpha=self.residual)
 
 
 class Attention(nn.Module):
     """Grouped-query causal attention; queries and keys are normalised per head, then rotated."""
 
-    def __init__(self, shape: ModelShape, attend: Attend) -> None:
+    def __init__(self, shape: ModelShape, attend: Attend, scale: float) -> None:
         super().__init__()
         self.attend = attend
+        self.scale = scale
         self.head_dim = shape.head_dim
         self.sizes = [shape.n_heads * shape.head_dim] + 2 * [shape.n_kv_heads * shape.head_dim]
         self.qkv = nn.Linear(shape.width, sum(self.sizes), bias=False)
@@ -83,7 +90,7 @@ class Attention(nn.Module):
         )
         q_BHTd = rotate(self.query_norm(q).transpose(1, 2), *rotary)
         k_BKTd = rotate(self.key_norm(k).transpose(1, 2), *rotary)
-        out_BHTd = self.attend(q_BHTd, k_BKTd, v.transpose(1, 2))
+        out_BHTd = self.attend(q_BHTd, k_BKTd, v.transpose(1, 2), self.scale)
         return self.out(out_BHTd.transpose(1, 2).flatten(2))
 
 

@@ -53,11 +53,13 @@ def law_figure(observations: Observations, fit: Fit, bet: Bet | None) -> str:
         )
         if bet.actual is not None:
             axes.plot([bet.flops], [bet.actual], "*", color="crimson", ms=13, label="actual")
-    axes.set(
-        xscale="log", xlabel="training FLOPs (exact)", ylabel=f"validation loss ({fit.conventions['loss']})"
-    )
+    axes.set(xscale="log", xlabel=flops_label(fit), ylabel=f"validation loss ({fit.conventions['loss']})")
     axes.legend(title=f"params ({fit.conventions['params']})", fontsize=8, title_fontsize=8)
     return as_svg(figure)
+
+
+def flops_label(fit: Fit) -> str:
+    return f"training FLOPs ({fit.conventions['flops']})"
 
 
 def residual_figure(observations: Observations, fit: Fit) -> str:
@@ -71,7 +73,7 @@ def residual_figure(observations: Observations, fit: Fit) -> str:
             observations.flops[mine], 100 * (observations.loss[mine] / fitted - 1), "o", color=colour, ms=5
         )
     axes.axhline(0, color="grey", lw=0.8)
-    axes.set(xscale="log", xlabel="training FLOPs (exact)", ylabel="loss over fit, %")
+    axes.set(xscale="log", xlabel=flops_label(fit), ylabel="loss over fit, %")
     return as_svg(figure)
 
 

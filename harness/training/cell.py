@@ -13,6 +13,7 @@ from typing import Any
 from harness.budget import Horizon, build_horizon
 from harness.data.prepare import Prepared
 from harness.errors import WrongInput
+from harness.model.settings import ParametrizationKind
 from harness.runs import CONFIG, RunDirectory, content_hash, write_json
 from harness.shape import ModelShape, build_shape
 from harness.training.settings import TrainConfig
@@ -62,8 +63,11 @@ NOT_SCIENCE = {"": ("group", "saving"), "hardware": ("peak_flops",), "corpus": (
 
 def science_hash(frozen: dict[str, Any]) -> str:
     """Over everything that bears on the result: not where files lie (the text is in the corpus hash), how
-    often the run writes down where it is, or what the sweep is called."""
+    often the run writes down where it is, or what the sweep is called. The standard parametrization is left
+    out too: it is what every run had before there was a choice, and reads none of its settings."""
     config = {key: value for key, value in frozen["config"].items() if key not in NOT_SCIENCE[""]}
+    if config.get("parametrization", {}).get("kind") == ParametrizationKind.standard.value:
+        del config["parametrization"]
     for part in ("hardware", "corpus"):
         config[part] = {key: value for key, value in config[part].items() if key not in NOT_SCIENCE[part]}
     kept = ("shape", "horizon", "corpus_hash", "tokenizer_hash")

@@ -173,7 +173,7 @@ def open_data(cell: Cell) -> Data:
 def build_module(cell: Cell, data: Data, state: State | None) -> tuple[TrainingModule, str]:
     config = cell.config
     attend, attention = build_attention(config.attention.kind)
-    model = build_model(cell.shape, attend, config.init, config.seed)
+    model = build_model(cell.shape, attend, config.init, config.parametrization, config.seed)
     micro_batch = (
         state.micro_batch
         if state

@@ -9,7 +9,12 @@ from enum import Enum
 from harness.budget import HorizonConfig
 from harness.data.corpus import CorpusConfig
 from harness.data.tokenizer import TokenizerConfig
-from harness.model.settings import AttentionConfig, InitConfig
+from harness.model.settings import (
+    AttentionConfig,
+    InitConfig,
+    ParametrizationConfig,
+    ParametrizationKind,
+)
 from harness.shape import ModelConfig
 from harness.training.schedule import ScheduleConfig
 
@@ -21,7 +26,8 @@ class OptimizerKind(Enum):
 @dataclass(kw_only=True)
 class OptimConfig:
     """`lr` is the peak for a model of `reference_width`; other widths get
-    lr * (width / reference_width) ** -width_exponent. An exponent of 0 gives every width the same."""
+    lr * (width / reference_width) ** -width_exponent. An exponent of 0 gives every width the same, as
+    muP and CompleteP ask, which have rules of their own for each kind of weight."""
 
     kind: OptimizerKind = OptimizerKind.adamw
     lr: float
@@ -123,6 +129,7 @@ class TrainConfig:
     schedule: ScheduleConfig
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     init: InitConfig = field(default_factory=InitConfig)
+    parametrization: ParametrizationConfig = field(default_factory=ParametrizationConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     saving: SavingConfig = field(default_factory=SavingConfig)
@@ -132,3 +139,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.group or self.group[0] == "." or not all(c.isalnum() or c in "._-" for c in self.group):
             raise ValueError(f"group={self.group!r} must be a plain folder name: letters, digits, . _ -")
+        kind = self.parametrization.kind
+        if kind is not ParametrizationKind.standard and self.optim.width_exponent:
+            raise ValueError(
+                f"parametrization={kind.value} already says how learning rates follow the width; "
+                "add optim.width_exponent=0"
+            )

@@ -31,7 +31,7 @@ def quality(params: float) -> float:
 
 
 def test_seven_billion_instead_of_thirteen():
-    """13B quality and 2e12 tokens of inference: 1.692e22 FLOPs (17.45 %) less; the paper says 1.7e22, 17 %."""
+    """13B quality and 2e12 tokens of inference: 17.45 % of the FLOPs less; the paper says 17 %."""
     loss = quality(13e9)
     assert loss == pytest.approx(2.04528, abs=5e-6)
     assert SARDANA.optimal_tokens(13e9) == pytest.approx(5.765e11, rel=1e-4)

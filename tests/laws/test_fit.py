@@ -106,7 +106,7 @@ def test_gadre_rows_are_identified():
 
 
 @pytest.mark.parametrize("best_of", list(BestOf))
-@pytest.mark.parametrize("params", list(ParamsKind))
+@pytest.mark.parametrize("params", [ParamsKind.total, ParamsKind.non_embedding])
 def test_the_careless_sweep_is_refused(best_of, params):
     """A phase change: E runs to zero and the residual is several times that of a law."""
     table = public_table("careless_sweep.csv")

@@ -14,7 +14,7 @@ def test_sdpa_is_the_reference_forward_and_backward(heads, key_heads):
     weight = torch.randn(2, heads, 9, 8, dtype=torch.float64)
     both = []
     for attend in (reference, sdpa):
-        out = attend(*inputs)
+        out = attend(*inputs, 0.3)
         both.append((out, *torch.autograd.grad((out * weight).sum(), inputs)))
     for expected, found in zip(*both, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
@@ -22,10 +22,10 @@ def test_sdpa_is_the_reference_forward_and_backward(heads, key_heads):
 
 def test_the_future_is_not_seen():
     q, k, v = (torch.randn(1, 2, 6, 4) for _ in range(3))
-    before = reference(q, k, v)[:, :, :3]
+    before = reference(q, k, v, 0.5)[:, :, :3]
     v[:, :, 3:] += 100.0
     k[:, :, 3:] -= 5.0
-    torch.testing.assert_close(reference(q, k, v)[:, :, :3], before)
+    torch.testing.assert_close(reference(q, k, v, 0.5)[:, :, :3], before)
 
 
 def test_the_door_names_who_answers():

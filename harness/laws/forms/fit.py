@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import WrongInput
+from harness.laws.conventions import SIX_ND, TokenCost
 from harness.laws.fit import FitStatus, Optimum, finite
 from harness.laws.forms.form import Form, Parameter, optimum, predict
 from harness.laws.forms.misfit import missing_curvature
@@ -53,14 +54,16 @@ class FormFit:
         """The loss [n], in the unit of the rows."""
         return predict(self.form, self.params, columns)
 
-    def optimum(self, flops: float, given: Mapping[str, float] | None = None) -> Optimum:
-        """The allocation that minimises the loss at `flops` under the approximation C = 6 N D.
+    def optimum(
+        self, flops: float, given: Mapping[str, float] | None = None, cost: TokenCost = SIX_ND
+    ) -> Optimum:
+        """The allocation that minimises the loss at `flops`; a token costs what `cost` says.
 
         Raises CannotAnswer for a form that does not know params and tokens apart.
         """
-        n, d = optimum(self.form, self.params, flops, given)
-        loss = self.predict({**(given or {}), "params": n, "tokens": d})
-        return Optimum(flops=flops, params=n, tokens=d, loss=float(loss[0]))
+        n, d = optimum(self.form, self.params, flops, given, cost)
+        loss = float(self.predict({**(given or {}), "params": n, "tokens": d})[0])
+        return Optimum(flops=flops, params=n, tokens=d, loss=loss, flops_convention=cost.label)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -125,7 +128,6 @@ def conventions(how: Objective) -> dict[str, str]:
         "response": how.response.value,
         "loss_function": loss,
         "held": held or "none",
-        "flops_of_optimum": "6ND (approximation)",
     }
 
 

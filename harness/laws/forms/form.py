@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import CannotAnswer, WrongInput
-from harness.laws.surfaces import FLOPS_PER_PARAM_TOKEN, Floats
+from harness.laws.conventions import SIX_ND, SIZES, TokenCost
+from harness.laws.surfaces import Floats
 
 Rows = Mapping[str, Floats]
 """Columns by name: params, tokens, unique_tokens (counts), flops (FLOPs), each [n]."""
@@ -32,9 +33,6 @@ RowNumbers = npt.NDArray[np.intp]
 
 Keep = Callable[[Rows, Floats], RowNumbers]
 """(rows, loss [n]) -> the rows a fit uses."""
-
-SIZES = (1e3, 1e16)
-"""Parameter counts between which a numeric optimum is sought."""
 
 
 @dataclass(frozen=True)
@@ -120,34 +118,42 @@ def gradient(form: Form, values: Floats, rows: Rows) -> tuple[Floats, Floats]:
 
 
 def optimum(
-    form: Form, params: Mapping[str, float], flops: float, given: Mapping[str, float] | None = None
+    form: Form,
+    params: Mapping[str, float],
+    flops: float,
+    given: Mapping[str, float] | None = None,
+    cost: TokenCost = SIX_ND,
 ) -> tuple[float, float]:
-    """The params and tokens that minimise the loss under the approximation C = 6 N D.
+    """The params and tokens that minimise the loss at `flops`; a token costs what `cost` says.
 
-    `given` holds what else the form reads, such as unique_tokens. Closed form where there is one, else
-    `numeric_optimum`. Raises CannotAnswer for a form that does not know params and tokens apart.
+    `given` holds what else the form reads, such as unique_tokens. Closed form under C = 6 N D where there
+    is one, else `numeric_optimum`. Raises CannotAnswer for a form that does not know params and tokens apart.
     """
     if not {"params", "tokens"} <= set(form.columns):
         raise CannotAnswer(f"{form.name} is a law of {', '.join(form.columns)}; it allocates no budget")
-    if form.allocation is not None:
+    if form.allocation is not None and cost.is_6nd:
         return form.allocation(form.values(params), flops)
-    return numeric_optimum(form, params, flops, given)
+    return numeric_optimum(form, params, flops, given, cost)
 
 
 def numeric_optimum(
-    form: Form, params: Mapping[str, float], flops: float, given: Mapping[str, float] | None = None
+    form: Form,
+    params: Mapping[str, float],
+    flops: float,
+    given: Mapping[str, float] | None = None,
+    cost: TokenCost = SIX_ND,
 ) -> tuple[float, float]:
     """The lowest valley of the loss along the budget, by repeated grids over ln N and a last parabola.
 
     A valley, not the least value: farseer, for one, falls again at sizes that no token is left for.
     Raises CannotAnswer when there is none between `SIZES`.
     """
-    log_nd = math.log(flops / FLOPS_PER_PARAM_TOKEN)
     low, high = (math.log(size) for size in SIZES)
 
     def losses(log_n: Floats) -> Floats:
         others = {name: np.full(len(log_n), value) for name, value in (given or {}).items()}
-        return predict(form, params, {"params": np.exp(log_n), "tokens": np.exp(log_nd - log_n), **others})
+        sizes = np.exp(log_n)
+        return predict(form, params, {"params": sizes, "tokens": flops / cost.per_token(sizes), **others})
 
     for points in (501, 51, 51):
         grid = np.linspace(low, high, points)
@@ -160,5 +166,5 @@ def numeric_optimum(
     left, middle, right = (float(x) for x in losses(grid[best - 1 : best + 2]))
     bend = left - 2 * middle + right
     shift = 0.5 * (left - right) / bend * (grid[1] - grid[0]) if bend > 0 else 0.0
-    log_n = float(grid[best]) + shift
-    return math.exp(log_n), math.exp(log_nd - log_n)
+    size = math.exp(float(grid[best]) + shift)
+    return size, flops / float(cost.per_token(np.array([size]))[0])

@@ -8,6 +8,7 @@ from typing import Any
 
 from harness.laws.bootstrap import MULTIPLES
 from harness.laws.config import FitConfig, LawConfig
+from harness.laws.conventions import TokenCost, token_cost
 from harness.laws.fit import dropped_json, finite
 from harness.laws.forms.fit import FormFit, fit_form
 from harness.laws.forms.form import Form
@@ -39,7 +40,8 @@ def form_json(
 ) -> dict[str, Any]:
     """What `harness fit format=json` prints for a form. `budgets` are FLOPs; by default 1, 10 and 100
     times the largest run. A law of compute alone has a loss at each budget, no allocation."""
-    largest = float(observations.flops.max())
+    cost = token_cost(observations, config.flops)
+    largest = cost.largest(observations)
     flops = budgets or tuple(multiple * largest for multiple in MULTIPLES)
     replicates = (
         resample_form(fit, config.bootstraps, config.seed, config.resampling) if config.bootstraps else None
@@ -48,22 +50,23 @@ def form_json(
     return {
         **fit.to_json(),
         "loss_function": {"name": config.law.loss.value, "delta": finite(config.law.effective_delta)},
-        "conventions": {**observations.conventions, **fit.conventions},
+        "notes": [*fit.notes, *([cost.note] if cost.note else [])],
+        "conventions": {**observations.conventions, **fit.conventions, "flops_of_optimum": cost.label},
         "dropped": dropped_json(observations.dropped),
         "data_hash": observations.data_hash(),
         "exponent_a": exponent_a(fit, largest) if allocates else None,
         "intervals": replicates.param_intervals(config.level) if replicates else {},
         "bootstrap": replicates and bootstrap_json(replicates, config),
-        "optimum": [optimum_json(fit, replicates, c, config.level) for c in flops] if allocates else [],
+        "optimum": [optimum_json(fit, replicates, c, config.level, cost) for c in flops] if allocates else [],
         "frontier": [] if allocates else [loss_json(fit, replicates, c, config.level) for c in flops],
     }
 
 
 def optimum_json(
-    fit: FormFit, replicates: FormReplicates | None, flops: float, level: float
+    fit: FormFit, replicates: FormReplicates | None, flops: float, level: float, cost: TokenCost
 ) -> dict[str, Any]:
-    found = replicates.optimum_intervals(flops, level) if replicates else None
-    return {**fit.optimum(flops).to_json(), "interval": found}
+    found = replicates.optimum_intervals(flops, level, cost=cost) if replicates else None
+    return {**fit.optimum(flops, cost=cost).to_json(), "interval": found}
 
 
 def loss_json(fit: FormFit, replicates: FormReplicates | None, flops: float, level: float) -> dict[str, Any]:

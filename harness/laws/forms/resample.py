@@ -11,6 +11,7 @@ import numpy as np
 from harness.errors import CannotAnswer
 from harness.laws.bootstrap import WARM_DELTA, Interval
 from harness.laws.config import Resampling
+from harness.laws.conventions import SIX_ND, TokenCost
 from harness.laws.fit import finite
 from harness.laws.forms.fit import FormFit
 from harness.laws.forms.form import Form, RowNumbers, Rows, optimum
@@ -44,14 +45,18 @@ class FormReplicates:
         return interval(self.losses(columns)[:, 0], level)
 
     def optimum_intervals(
-        self, flops: float, level: float, given: Mapping[str, float] | None = None
+        self,
+        flops: float,
+        level: float,
+        given: Mapping[str, float] | None = None,
+        cost: TokenCost = SIX_ND,
     ) -> dict[str, Interval]:
-        """Of N*, D*, D*/N* and the loss there, at `flops` under C = 6 N D."""
+        """Of N*, D*, D*/N* and the loss there, at `flops`; a token costs what `cost` says."""
         found = []
         for values in self.values:
             params = dict(zip(self.form.names, values.tolist(), strict=True))
             try:
-                n, d = optimum(self.form, params, flops, given)
+                n, d = optimum(self.form, params, flops, given, cost)
             except CannotAnswer:
                 found.append((np.nan, np.nan, np.nan, np.nan))
                 continue

@@ -18,6 +18,12 @@ RACED, RACE_ITERATIONS, FINALISTS = 24, 15, 4
 """The best starts run a few iterations, the first of them to convergence."""
 
 STARTS_AT_ONCE = 64
+
+INITIALISATION = (
+    "a fixed grid of the form's own starts, amplitudes by non-negative least squares; "
+    f"the best {RACED} run {RACE_ITERATIONS} iterations, the first {FINALISTS} to convergence"
+)
+
 STEP = 1e-4
 """Of the central differences of the analytic gradient; the objective itself needs no second derivative."""
 

@@ -1,0 +1,37 @@
+"""What the parametrization and the optimizer make of every weight, read from the optimizer's own groups."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from harness.model.attention import build_attention
+from harness.model.parametrization import WeightRule, parametrize
+from harness.model.transformer import Transformer
+from harness.training.cell import Cell
+from harness.training.optim import kind_of, parameter_groups
+
+
+def weight_rules(cell: Cell) -> list[WeightRule]:
+    """One rule for each weight of the first block and for each outside the blocks; the other blocks follow
+    the first. Allocates nothing."""
+    config, rules = cell.config, parametrize(cell.config.parametrization, cell.shape)
+    with torch.device("meta"):
+        model = Transformer(cell.shape, build_attention(config.attention.kind)[0], rules)
+    names = {weight: name for name, weight in model.named_parameters()}
+    found = [
+        WeightRule(
+            name=re.sub(r"^blocks\.0\.", "blocks.*.", names[weight]),
+            kind=kind_of(names[weight], weight),
+            shape=tuple(weight.shape),
+            init_std=rules.init_std(config.init, names[weight], weight.shape[1]) if weight.ndim > 1 else None,
+            multipliers=rules.multipliers(kind_of(names[weight], weight)),
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+        )
+        for group in parameter_groups(model, config.optim, cell.peak_lr)
+        for weight in group["params"]
+    ]
+    return [rule for rule in found if not re.match(r"blocks\.\d", rule.name)]
