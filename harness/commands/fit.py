@@ -7,7 +7,23 @@
     harness fit runs=table.csv flops=[1e21,1e24] format=json
     harness fit runs=table.csv fit.bootstraps=4000 fit.law.delta=1e-3
     harness fit runs=table.csv sensitivity=true flops=[1e24] figure=tornado.svg
+    harness fit runs=table.csv approaches=true         envelope, isoFLOP parabolas and law side by side
     harness fit runs=table.csv checklist=true          what a reader must be told to redo the fit
+
+Laws of other responses name the columns they read; `columns` maps them to the table's own, `at` asks for
+predictions at rows of the law's inputs:
+
+    law        columns read                              inputs of at=
+    downstream params_*, tokens, loss, accuracy          params, tokens    loss, then a sigmoid of it
+    downstream_error         the same with error         params, tokens    Gadre's exponential error
+    coverage   samples, coverage or attempts, correct    samples           pass@k of repeated sampling
+    reward     compute, reward                           compute           reinforcement learning, ScaleRL
+    learning_rate, batch_size   params_*, tokens, lr, batch_tokens, loss   params, tokens; tokens
+    progress   params_*, tokens, year, loss              params, tokens, year
+
+    harness fit law=downstream runs=t.csv 'columns={accuracy: acc_mmlu, loss: bpb_mmlu}' 'at=[[7e9,4e12]]'
+    harness fit law=downstream runs=t.csv checkpoints=curves.csv    the second step sees every checkpoint
+    harness fit law=reward runs=rl.csv 'columns={compute: gpu_hours}' fit.law.skip=1500 'at=[[16000]]'
 
 `sensitivity` refits under other conventions of N and C, loss functions, laws and rules for leaving out
 rows, and compares the answers at the first of `flops` (by default 10 times the largest run).
@@ -22,9 +38,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.observe import observe, run_columns
+from harness.commands.respond import respond
 from harness.commands.root import Experiment, Format
 from harness.config import verb
 from harness.errors import CannotAnswer
+from harness.laws.approaches import compare, comparison_budgets, unanswered
 from harness.laws.bootstrap import fit_json
 from harness.laws.checklist import checklist, checklist_json
 from harness.laws.conventions import in_flops
@@ -33,7 +51,9 @@ from harness.laws.forms.catalogue import FORMS
 from harness.laws.forms.fit import FormFit
 from harness.laws.forms.observed import fit_observed, form_json
 from harness.laws.observations import Observations
+from harness.laws.response_laws import RESPONSE_LAWS
 from harness.laws.sensitivity import sensitivity
+from harness.report.approaches import print_approaches
 from harness.report.checklist import print_checklist
 from harness.report.fits import print_fit
 from harness.report.sensitivity import print_sensitivity, tornado_figure
@@ -44,6 +64,9 @@ from harness.runs import write_text
 @dataclass(kw_only=True)
 class Settings(Experiment):
     flops: list[float] = field(default_factory=list)
+    at: list[list[float]] = field(default_factory=list)
+    checkpoints: str | None = None
+    approaches: bool = False
     sensitivity: bool = False
     checklist: bool = False
     figure: str | None = None
@@ -58,28 +81,40 @@ class Settings(Experiment):
 
 @verb("fit", Settings)
 def main(settings: Settings) -> None:
+    if settings.fit.law.name in RESPONSE_LAWS:
+        return respond(settings, settings.at, settings.checkpoints)
     observed = observe(settings, settings.fit.params, settings.fit.unit)
     observations = in_flops(observed, settings.fit.flops)
+    budgets = tuple(settings.flops)
+    if settings.approaches:
+        budgets = comparison_budgets(observations, budgets)
     form = FORMS.get(settings.fit.law.name.value)
     fit: Fit | FormFit
     if form is None:
         fit = fit_law(observations, settings.fit.law, settings.fit.level)
-        result = fit_json(observations, fit, settings.fit, tuple(settings.flops))
+        result = fit_json(observations, fit, settings.fit, budgets)
     else:
         fit = fit_observed(observations, form, settings.fit.law)
-        result = form_json(observations, fit, settings.fit, tuple(settings.flops))
+        result = form_json(observations, fit, settings.fit, budgets)
     items = checklist(observations, fit, settings.fit, run_columns(settings, observations), settings.where)
     result["checklist"] = checklist_json(items)
+    answers = compare(observations, result, settings.fit, budgets) if settings.approaches else ()
+    if settings.approaches:
+        result["approaches"] = [answer.to_json() for answer in answers]
     if settings.sensitivity:
         result["sensitivity"] = other_choices(settings, observations)
     if settings.format is Format.json:
         print_json(result)
     else:
         print_fit(result)
+        if settings.approaches:
+            print_approaches(answers, settings.fit.level)
         if settings.sensitivity:
             print_sensitivity(result["sensitivity"])
         if settings.checklist:
             print_checklist(items)
+    if failed := unanswered(answers):
+        raise CannotAnswer(failed)
     if fit.status is FitStatus.not_identified:
         raise CannotAnswer(f"the law is not identified: {'; '.join(fit.reasons)}")
 

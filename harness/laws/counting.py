@@ -2,70 +2,74 @@
 
 Kaplan et al. 2001.08361 count without embeddings and found N* growing as C^.73, Hoffmann et al. 2203.15556
 count all and found C^.50. Pearce & Song 2406.12907 show that one surface says both: in a family of models
-N_total = N + gamma N^(1/3) (N without embeddings), and at small sizes the second term rules.
+N_total = N + gamma N^(1/3), N without embeddings, and at small sizes the second term rules.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
+from harness.errors import WrongInput
 from harness.laws.surfaces import FLOPS_PER_PARAM_TOKEN, Floats
 
 GAMMA = 47491.0
-"""Pearce & Song's fit to the models of Hoffmann et al., vocabulary 32,000."""
+"""Pearce & Song's fit to the models of Hoffmann et al., vocabulary 32,000; it grows with the vocabulary."""
+
+
+def fit_gamma(non_embedding: Floats, total: Floats) -> float:
+    """gamma of a family [n], the median over its models. Raises WrongInput when a total is the smaller."""
+    if not (total > non_embedding).all():
+        raise WrongInput("params_total must exceed params_non_embedding in every model")
+    return float(np.median((total - non_embedding) / np.cbrt(non_embedding)))
 
 
 def total_params(non_embedding: Floats, gamma: float = GAMMA) -> Floats:
     """N + gamma N^(1/3)."""
-    return non_embedding + gamma * np.cbrt(non_embedding)
+    return np.asarray(non_embedding + gamma * np.cbrt(non_embedding))
 
 
 def non_embedding_params(total: Floats, gamma: float = GAMMA) -> Floats:
-    """The one N > 0 with N + gamma N^(1/3) = `total`: in t = N^(1/3), t^3 + gamma t - total = 0.
+    """The one N > 0 with N + gamma N^(1/3) = `total`.
 
-    Cardano's real root, written with the hyperbolic sine so that nothing cancels.
+    t = N^(1/3) is the real root of t^3 + gamma t = total; the hyperbolic form of it cancels nowhere.
     """
     unit = math.sqrt(gamma / 3)
     return np.asarray((2 * unit * np.sinh(np.arcsinh(total / (2 * unit**3)) / 3)) ** 3)
 
 
-@dataclass(frozen=True)
-class Frontier:
-    """Compute-optimal models of one surface under both countings, [n] each.
+def optimal_flops(
+    non_embedding: Floats, a: float, b: float, alpha: float, beta: float, gamma: float = GAMMA
+) -> Floats:
+    """The budget 6 N D, N without embeddings, at which these sizes are optimal [n] (2406.12907).
 
-    `flops` is 6 N_total D, `flops_non_embedding` 6 N D; `tokens` D*; `loss` in the unit of E.
+    The surface E + A/N_total^alpha + B/D^beta is minimised over N at fixed N D.
     """
-
-    non_embedding: Floats
-    total: Floats
-    tokens: Floats
-    flops: Floats
-    flops_non_embedding: Floats
-    loss: Floats
-
-    @property
-    def exponent_total(self) -> float:
-        """a of N_total in C_total."""
-        return slope(self.flops, self.total)
-
-    @property
-    def exponent_non_embedding(self) -> float:
-        """a of N in C, both without embeddings."""
-        return slope(self.flops_non_embedding, self.non_embedding)
-
-    @property
-    def exponent_total_by_non_embedding_flops(self) -> float:
-        return slope(self.flops_non_embedding, self.total)
-
-    def reducible_slope(self, floor: float = 0.0) -> float:
-        """Of ln(L - floor) in ln C without embeddings."""
-        return slope(self.flops_non_embedding, self.loss - floor)
+    n, root = np.asarray(non_embedding), np.cbrt(non_embedding)
+    scale = (beta * b / (alpha * a)) ** (1 / beta)
+    tokens = (n + gamma / 3 * root) ** (-1 / beta) * (n + gamma * root) ** ((1 + alpha) / beta) * scale
+    return np.asarray(FLOPS_PER_PARAM_TOKEN * n * tokens)
 
 
-def slope(x: Floats, y: Floats) -> float:
-    """Of ln y on ln x by least squares."""
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+def local_exponent(non_embedding: Floats, alpha: float, beta: float, gamma: float = GAMMA) -> Floats:
+    """d ln N* / d ln C without embeddings, where N* is `non_embedding`.
+
+    From beta/(alpha/3 + beta) at the smallest sizes to beta/(alpha + beta) at the largest, and in between
+    above both.
+    """
+    square = np.cbrt(np.asarray(non_embedding)) ** 2
+    inner = (square + gamma / 9) / (square + gamma / 3)
+    outer = (square + gamma / 3) / (square + gamma)
+    return np.asarray(1 / (1 - inner / beta + (1 + alpha) * outer / beta))
+
+
+def exponent_without_embeddings(
+    alpha: float, beta: float, sizes: tuple[float, float], gamma: float = GAMMA
+) -> float:
+    """The exponent a found between two sizes (without embeddings) by who counts without embeddings.
+
+    Who counts all parameters finds beta/(alpha + beta) at every size.
+    """
+    low, high = optimal_flops(np.array(sizes), 1.0, 1.0, alpha, beta, gamma)
+    return math.log(sizes[1] / sizes[0]) / math.log(high / low)

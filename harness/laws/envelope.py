@@ -112,7 +112,7 @@ def fit_envelope(
             surface = fit_surface(observations)
         except CannotAnswer as error:
             return Envelope((), (str(error),))
-        sigma, noise = surface.sigma, surface.draws(max(config.bootstraps, 1), config.seed)
+        sigma, noise = surface.sigma, surface.draws(config.bootstraps, config.seed)
     log_loss = np.log(observations.loss)
     rows = np.concatenate([log_loss[None], log_loss + noise])
     curves = size_curves(observations)
@@ -122,7 +122,7 @@ def fit_envelope(
     if len(usable) < FEWEST_BUDGETS or usable[-1].flops < SPAN * usable[0].flops:
         return Envelope(optima, (why_not(optima, len(usable)),), sigma=sigma)
     allocation = allocate(usable)
-    lost = float(np.isnan(allocation.params.slope[1:]).mean())
+    lost = float(np.isnan(allocation.params.slope).mean())
     reasons = (f"{lost:.0%} of the noise replicates have no envelope",) if lost > 1 - config.level else ()
     return Envelope(optima, reasons, allocation, sigma)
 
@@ -196,9 +196,10 @@ def budget_optimum(curves: Sequence[Curve], rows: Floats, flops: float) -> Budge
     inside = (best > 0) & (best < len(grid) - 1)
     edge = 0 if inside[0] else (-1 if best[0] == 0 else 1)
     found = np.where(inside, grid[best], np.nan)
-    share = float(inside[1:].mean())
-    found[0] = np.nanmedian(found[1:]) if share >= 0.5 else np.nan
+    drawn = found[1:] if len(found) > 1 else found
+    share = float(np.isfinite(drawn).mean())
+    found[0] = np.nanmedian(drawn) if share >= 0.5 else np.nan
     floor = SPREAD_FLOOR * GRID_PER_GAP * (grid[1] - grid[0])
-    spread = max(float(np.nanstd(found[1:])), floor) / share if share else math.inf
+    spread = max(float(np.nanstd(drawn)), floor) / share if share else math.inf
     cost = np.interp(found, log_n, [curve.log_cost for curve in reaching])
     return BudgetOptimum(flops, len(reaching), found, log_c - cost - found, spread, edge)

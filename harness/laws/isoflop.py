@@ -39,7 +39,7 @@ sweeps of Porian et al. 2406.19146, whose slices reach 30 times past the optimum
 the exponent at .97 where the optima have .84, and parabolas over this reach at .84."""
 
 FEWEST_IN_REACH = 5
-"""Rows that stay whatever the reach, the nearest to the best: a wide design has its bias taken off instead."""
+"""Rows that stay whatever the reach, the nearest to the best: a coarse design has its bias taken off."""
 
 LARGEST_BIAS = 0.5
 """A correction of D* that may be larger than this share is no correction."""
