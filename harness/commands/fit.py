@@ -64,7 +64,7 @@ from harness.runs import write_text
 @dataclass(kw_only=True)
 class Settings(Experiment):
     flops: list[float] = field(default_factory=list)
-    at: list[list[float]] = field(default_factory=list)
+    at: list[list[Any]] = field(default_factory=list)
     checkpoints: str | None = None
     approaches: bool = False
     sensitivity: bool = False
@@ -73,6 +73,10 @@ class Settings(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not all(isinstance(value, int | float) for row in self.at for value in row):
+            raise ValueError(f"at={self.at} must be rows of numbers")
+        if (self.at or self.checkpoints) and self.fit.law.name not in RESPONSE_LAWS:
+            raise ValueError(f"law={self.fit.law.name.value} has no use for at= or checkpoints=; see --help")
         if self.figure and not self.sensitivity:
             raise ValueError("figure= draws what sensitivity=true finds; give both")
         if any(not (math.isfinite(budget) and budget > 0) for budget in self.flops):
@@ -82,7 +86,8 @@ class Settings(Experiment):
 @verb("fit", Settings)
 def main(settings: Settings) -> None:
     if settings.fit.law.name in RESPONSE_LAWS:
-        return respond(settings, settings.at, settings.checkpoints)
+        respond(settings, settings.at, settings.checkpoints)
+        return
     observed = observe(settings, settings.fit.params, settings.fit.unit)
     observations = in_flops(observed, settings.fit.flops)
     budgets = tuple(settings.flops)

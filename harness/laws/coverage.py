@@ -34,7 +34,7 @@ def pass_at_k(attempts: int, correct: int, k: int) -> float:
     """
     n, c = attempts, correct
     if not (0 <= c <= n and 1 <= k <= n):
-        raise WrongInput(f"pass@{k} of {c} right in {n} attempts; wants 0 <= correct <= attempts and k <= attempts")
+        raise WrongInput(f"pass@{k} of {c} right in {n} attempts: correct and k must not exceed attempts")
     if n - c < k:
         return 1.0
     few, many = min(c, k), max(c, k)
@@ -51,7 +51,13 @@ def fit_coverage(source: Source, config: FitConfig) -> ResponseFit:
     table = source.read("samples", "coverage")
     within(table, "coverage", 0, 1)
     whole(table, "samples")
-    step = fit_step(COVERAGE, {"samples": table.values["samples"]}, table.values["coverage"], LEAST_SQUARES)
+    step = fit_step(
+        COVERAGE,
+        {"samples": table.values["samples"]},
+        table.values["coverage"],
+        LEAST_SQUARES,
+        quantity="coverage",
+    )
     return ResponseFit(
         law=LawName.coverage,
         response="coverage",
@@ -70,7 +76,7 @@ def from_counts(source: Source, config: FitConfig) -> ResponseFit:
     table = source.read("attempts", "correct")
     if any(item.reason == "duplicate" for item in table.dropped):
         raise WrongInput(
-            f"{source.path}: problems with equal counts cannot be told apart; name them: columns={{run_id: ...}}"
+            f"{source.path}: rows with equal counts may be one problem twice; name each: columns={{run_id: ...}}"
         )
     for name in ("attempts", "correct"):
         whole(table, name, least=0 if name == "correct" else 1)
@@ -80,7 +86,7 @@ def from_counts(source: Source, config: FitConfig) -> ResponseFit:
     if not seen.any():
         raise CannotAnswer("no problem was solved once; coverage is zero at every k")
     k, solved, coverage = k[seen], solved[:, seen], coverage[seen]
-    step = fit_step(COVERAGE, {"samples": k}, coverage, LEAST_SQUARES)
+    step = fit_step(COVERAGE, {"samples": k}, coverage, LEAST_SQUARES, quantity="coverage")
     problems = len(table)
     drawn = np.random.default_rng(config.seed).multinomial(
         problems, np.full(problems, 1 / problems), size=config.bootstraps

@@ -81,7 +81,15 @@ def fit_loss(table: ColumnTable, size: str, config: FitConfig) -> Step:
 def fit_accuracy(loss: Floats, accuracy: Floats, run: RowNumbers) -> Step:
     """The sigmoid through checkpoints [n] of the runs `run` [n], least squares, with `PERFECT` added."""
     x, y = np.append(loss, PERFECT[0]), np.append(accuracy, PERFECT[1])
-    return fit_step(ACCURACY, {"loss": x}, y, LEAST_SQUARES, cluster=np.append(run, -1), limits=("b",))
+    return fit_step(
+        ACCURACY,
+        {"loss": x},
+        y,
+        LEAST_SQUARES,
+        quantity="accuracy",
+        cluster=np.append(run, -1),
+        limits=("b",),
+    )
 
 
 def fit_downstream_error(source: Source, config: FitConfig) -> ResponseFit:
@@ -106,7 +114,7 @@ def fit_downstream_error(source: Source, config: FitConfig) -> ResponseFit:
 
 
 def fit_error(loss: Floats, error: Floats) -> Step:
-    return fit_step(ERROR, {"loss": loss}, error, LEAST_SQUARES, limits=("epsilon",))
+    return fit_step(ERROR, {"loss": loss}, error, LEAST_SQUARES, quantity="error", limits=("epsilon",))
 
 
 # Checkpoints --------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ every other fit, with predictions where the user asks for them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,8 +23,9 @@ from harness.laws.forms.form import Form, RowNumbers, Rows
 from harness.laws.forms.resample import interval, size_clusters
 from harness.laws.forms.solve import Objective, Optimised, respond, solve_form, to_values
 from harness.laws.newton import minimise
+from harness.laws.sources.source import load
 from harness.laws.surfaces import Floats
-from harness.laws.tables import ColumnTable, load, read_columns
+from harness.laws.tables import ColumnTable, read_columns
 from harness.runs import Skipped, content_hash
 
 LEAST_SHARE = 0.5
@@ -48,10 +50,11 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One form fitted to its rows. `cluster` [n] says which run each row belongs to; -1 for a row that is
-    not data and is in every resample. `residual` [n] is in the response that was fitted."""
+    """One form fitted to its rows of `quantity`. `cluster` [n] says which run each row belongs to; -1 for a
+    row that is not data and is in every resample. `residual` [n] is in the response that was fitted."""
 
     form: Form
+    quantity: str
     status: FitStatus
     reasons: tuple[str, ...]
     notes: tuple[str, ...]
@@ -71,6 +74,12 @@ class Step:
     def residual_rms(self) -> float:
         return float(np.sqrt(np.mean(self.residual[self.cluster >= 0] ** 2)))
 
+    @property
+    def conventions(self) -> dict[str, str]:
+        """With the name of the quantity where a law of loss says L."""
+        said = conventions(self.how)
+        return {**said, "response": said["response"].replace("L", self.quantity)}
+
     def to_json(self) -> dict[str, Any]:
         return {
             "law": self.form.name,
@@ -79,7 +88,7 @@ class Step:
             "objective": self.solution.objective,
             "n": self.n,
             "residual_rms": self.residual_rms,
-            "conventions": conventions(self.how),
+            "conventions": self.conventions,
         }
 
 
@@ -89,6 +98,7 @@ def fit_step(
     response: Floats,
     how: Objective,
     *,
+    quantity: str = "loss",
     cluster: RowNumbers | None = None,
     limits: Sequence[str] = (),
 ) -> Step:
@@ -111,6 +121,7 @@ def fit_step(
         reasons.append(f"the minimiser of {form.name} did not converge")
     return Step(
         form=form,
+        quantity=quantity,
         status=FitStatus.not_identified if reasons else FitStatus.identified,
         reasons=tuple(reasons),
         notes=(*at_limit, *doubts(form, params, errors)),
@@ -132,7 +143,11 @@ def ends(form: Form, found: Optimised, how: Objective, limits: Sequence[str]) ->
     for parameter, at, low, high in bounds:
         if parameter.name not in how.fixed:
             said = boundary(parameter, float(at), float(low), float(high))
-            (notes if parameter.name in limits else reasons).extend(said)
+            if said and parameter.name in limits:
+                value = math.exp(at) if parameter.log else at
+                notes.append(f"{parameter.name} = {value:.3g} is the end of what it can be: not seen here")
+            else:
+                reasons.extend(said)
     return reasons, notes
 
 
@@ -285,10 +300,13 @@ class ResponseFit:
         return found
 
     def data_hash(self) -> str:
-        """SHA-256 of the numbers and conventions, whatever the order of the rows."""
-        names = sorted(self.table.values)
-        rows = sorted(zip(*(self.table.values[name].tolist() for name in names), strict=True))
-        return content_hash({"columns": names, "rows": rows, "conventions": self.conventions})
+        """SHA-256 of the numbers that every step was fitted to, whatever the order of the rows."""
+
+        def rows(step: Step) -> list[list[float]]:
+            columns = [*step.solution.rows.values(), step.solution.problem.y[0]]
+            return sorted(np.column_stack(columns).tolist())
+
+        return content_hash({"steps": [rows(step) for step in self.steps], "conventions": self.conventions})
 
     def to_json(self, at: Sequence[Sequence[float]] = ()) -> dict[str, Any]:
         last = self.steps[-1]
@@ -307,7 +325,7 @@ class ResponseFit:
             "residual_rms": last.residual_rms,
             "steps": [step.to_json() for step in self.steps],
             "dropped": dropped_json((*self.table.dropped, *self.dropped)),
-            "conventions": {**conventions(last.how), **self.conventions},
+            "conventions": {**last.conventions, **self.conventions},
             "bootstrap": self.bootstrap,
             "data_hash": self.data_hash(),
             "inputs": list(self.inputs),

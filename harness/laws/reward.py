@@ -7,7 +7,6 @@ and predict 16,000; R0 is then the measured reward of the start, not a parameter
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 
@@ -32,7 +31,7 @@ def fit_reward(source: Source, config: FitConfig) -> ResponseFit:
     kept = compute >= config.law.skip
     held = {} if kept.all() else {"R0": float(reward[0])}
     how = Objective(response=Response.loss, delta=math.inf, fixed=held)
-    step = plateau_seen(fit_step(REWARD, {"compute": compute[kept]}, reward[kept], how))
+    step = plateau_seen(fit_step(REWARD, {"compute": compute[kept]}, reward[kept], how, quantity="reward"))
     left_out = [Skipped(table.labels[i], f"compute < {config.law.skip:g}") for i in order[~kept]]
     return ResponseFit(
         law=LawName.reward,
@@ -54,10 +53,8 @@ def plateau_seen(step: Step) -> Step:
     error = step.standard_errors["A"]
     found = []
     if step.params["C_mid"] > largest:
-        found.append(
-            f"the plateau is not seen: half of the rise lies at {step.params['C_mid']:.3g}, beyond the largest "
-            f"compute {largest:.3g}"
-        )
+        middle = step.params["C_mid"]
+        found.append(f"half of the rise lies at {middle:.3g}, beyond the largest compute {largest:.3g}")
     elif error > LARGEST_ERROR * rise:
-        found.append(f"the plateau is not seen: A = {step.params['A']:.3g} has a standard error of {error:.2g}")
-    return refused(step, *found) if found else replace(step)
+        found.append(f"the plateau A = {step.params['A']:.3g} has a standard error of {error:.2g}: not seen")
+    return refused(step, *found) if found else step

@@ -42,6 +42,7 @@ ACCURACY = Form(
     ),
     columns=("loss",),
     signed=("loss",),
+    second_derivatives=False,
     evaluate=evaluate_sigmoid,
     starts=sigmoid_starts,
 )

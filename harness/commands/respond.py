@@ -1,0 +1,30 @@
+"""`harness fit` for the laws of other responses than the loss against N and D."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.commands.root import Experiment, Format
+from harness.errors import CannotAnswer, WrongInput
+from harness.laws.fit import FitStatus
+from harness.laws.response_laws import fit_response_law
+from harness.laws.responses import Source
+from harness.report.responses import print_response
+from harness.report.terminal import print_json
+
+
+def respond(settings: Experiment, at: Sequence[Sequence[float]], checkpoints: str | None) -> None:
+    """Raises CannotAnswer, after printing, when the law is not identified."""
+    if settings.runs is None:
+        raise WrongInput(f"law={settings.fit.law.name.value} reads a table: give runs=table.csv")
+    source = Source(path=Path(settings.runs), where=settings.where, columns=settings.columns)
+    evaluations = Source(path=Path(checkpoints), columns=settings.columns) if checkpoints else None
+    fit = fit_response_law(source, settings.fit, evaluations)
+    result = fit.to_json(at)
+    if settings.format is Format.json:
+        print_json(result)
+    else:
+        print_response(result)
+    if fit.status is FitStatus.not_identified:
+        raise CannotAnswer(f"the law is not identified: {'; '.join(fit.reasons)}")

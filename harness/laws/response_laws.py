@@ -1,0 +1,33 @@
+"""Every law whose response is not the loss against N and D, by name. To add one: a module, a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harness.errors import WrongInput
+from harness.laws.config import FitConfig, LawName
+from harness.laws.coverage import fit_coverage
+from harness.laws.downstream import fit_downstream, fit_downstream_error
+from harness.laws.optima import fit_batch_size, fit_learning_rate
+from harness.laws.progress import fit_progress
+from harness.laws.responses import ResponseFit, Source
+from harness.laws.reward import fit_reward
+
+RESPONSE_LAWS: dict[LawName, Callable[[Source, FitConfig], ResponseFit]] = {
+    LawName.downstream: fit_downstream,
+    LawName.downstream_error: fit_downstream_error,
+    LawName.coverage: fit_coverage,
+    LawName.reward: fit_reward,
+    LawName.learning_rate: fit_learning_rate,
+    LawName.batch_size: fit_batch_size,
+    LawName.progress: fit_progress,
+}
+
+
+def fit_response_law(source: Source, config: FitConfig, checkpoints: Source | None = None) -> ResponseFit:
+    """Raises WrongInput for `checkpoints` of a law that has no use for them."""
+    if checkpoints is None:
+        return RESPONSE_LAWS[config.law.name](source, config)
+    if config.law.name is not LawName.downstream:
+        raise WrongInput(f"checkpoints= is for law=downstream, not for law={config.law.name.value}")
+    return fit_downstream(source, config, checkpoints)
