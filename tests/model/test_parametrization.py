@@ -14,7 +14,6 @@ from harness.shape import ModelConfig, build_shape
 BASE = ModelConfig(name="base", width=64, depth=2, n_heads=4, n_kv_heads=2, head_dim=16, mlp_hidden=176)
 LARGE = replace(BASE, width=256, depth=6, n_heads=16, n_kv_heads=8, mlp_hidden=704)
 M_D, M_L = 4, 3
-KINDS = list(ParametrizationKind)
 
 
 def rules_of(kind: str, model: ModelConfig = LARGE, alpha: float = 1.0):
@@ -130,9 +129,8 @@ def test_the_model_scales_attention_branches_and_logits():
     assert set(seen) == {1 / 16}
 
 
-@pytest.mark.parametrize("kind", [k.value for k in KINDS])
-def test_compiled_without_a_break_it_gives_the_same_loss_and_gradients(kind):
-    model = build(kind, BASE)
+def test_compiled_without_a_break_it_gives_the_same_loss_and_gradients():
+    model = build("complete_p", replace(BASE, width=32, n_heads=2, n_kv_heads=1, depth=3))
     tokens = torch.randint(300, (2, 17))
     compiled = torch.compile(model.loss, backend="aot_eager", fullgraph=True, dynamic=False)
     losses = [loss(tokens[:, :-1], tokens[:, 1:]) for loss in (model.loss, compiled)]

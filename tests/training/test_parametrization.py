@@ -1,6 +1,7 @@
 """The optimizer follows the rules, the check sees what transfers, and no older run changes its name."""
 
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from harness.training.optim import build_optimizer, parameter_groups, set_lr
 from tests.conftest import compose
 
 WIDE_AND_DEEP = ("model=27k", "model.width=128", "model.n_heads=8", "model.mlp_hidden=384", "model.depth=6")
-SIZES = ([32, 64, 128, 256], [2, 4, 8])
+SIZES = ([32, 64, 128], [4, 8, 16])
 
 
 def settings_of(toy_root, *overrides):
@@ -61,7 +62,7 @@ def test_groups_carry_the_rules(toy_root):
     assert (hidden["lr"], hidden["weight_decay"]) == pytest.approx((0.01 / 2, 0.1 * 2))
     assert (norm["lr"], norm["weight_decay"]) == (0.01, 0)
     assert (embedding["lr"], embedding["weight_decay"]) == (0.01, 0.1)
-    assert {group["eps"] for group in groups.values()} == {pytest.approx(1e-6 / 2 / 3)}
+    assert all(group["eps"] == pytest.approx(1e-6 / 2 / 3) for group in groups.values())
     set_lr(optimizer, 0.001)
     assert (hidden["lr"], norm["lr"], embedding["lr"]) == pytest.approx((0.0005, 0.001, 0.001))
 
@@ -85,7 +86,7 @@ def test_a_restored_optimizer_steps_alike(toy_root):
         model = model_of(settings)
         optimizer = build_optimizer(model, settings.optim, 0.01)
         if state:
-            optimizer.load_state_dict(state)
+            optimizer.load_state_dict(deepcopy(state))
         for weight in model.parameters():
             weight.grad = torch.full_like(weight, 0.1)
         set_lr(optimizer, 0.02)
@@ -128,14 +129,14 @@ def test_standard_is_flat_over_neither(toy_root):
 
 
 def test_a_rate_that_falls_with_the_width_starves_the_embedding(toy_root):
-    found, change = check(toy_root, "optim.width_exponent=1", sizes=([32, 64, 128, 256], [2, 4]))
+    found, change = check(toy_root, "optim.width_exponent=1", sizes=([32, 64, 128], [1, 2]))
     assert not found.flat(Axis.width)
-    assert change[Axis.width, Quantity.embedding].exponent == pytest.approx(-1, abs=0.15)
+    assert change[Axis.width, Quantity.embedding].exponent < -0.75
 
 
 def planted(width: int, depth: int, seed: int, step: int) -> Reading:
     noise = 1.1 if seed else 1 / 1.1
-    now = Magnitudes(width**0.5, (depth**0.25 * noise / 2,) * 2, step + 1.0, depth**-1.0)
+    now = Magnitudes(width**0.5, (depth**0.125 * noise / 2,) * 2, step + 1.0, depth**-1.0)
     return Reading(width, depth, seed, step, rms=now, change=now)
 
 
@@ -146,7 +147,7 @@ def test_trends_recover_planted_powers():
     exponents = {
         (Axis.width, Quantity.embedding): 0.5,
         (Axis.width, Quantity.blocks): 0.0,
-        (Axis.depth, Quantity.blocks): 0.25,
+        (Axis.depth, Quantity.blocks): 0.125,
         (Axis.depth, Quantity.logits): -1.0,
     }
     for (axis, quantity), exponent in exponents.items():
@@ -155,9 +156,9 @@ def test_trends_recover_planted_powers():
         assert trend.flat is (abs(exponent) < 0.3)
         assert found[axis, quantity, Moment.start].flat is None
     assert found[Axis.depth, Quantity.blocks, Moment.end].sizes == (2, 4, 8)
-    assert found[Axis.depth, Quantity.blocks, Moment.end].values[1] == pytest.approx(4**0.25)
+    assert found[Axis.depth, Quantity.blocks, Moment.end].values[1] == pytest.approx(4**0.125)
     assert found[Axis.width, Quantity.hidden, Moment.start].values[0] == 1
-    assert found[Axis.width, Quantity.hidden, Moment.end].values[0] == 3
+    assert found[Axis.width, Quantity.hidden, Moment.end].values[0] == pytest.approx(3)
 
 
 def test_shapes_differ_along_one_axis_at_a_time(toy_root):
@@ -165,7 +166,9 @@ def test_shapes_differ_along_one_axis_at_a_time(toy_root):
     shapes = shapes_to_check(model, sizes_of(32, [64, 32], Axis.width), sizes_of(2, [], Axis.depth))
     assert [(m.width, m.depth) for m in shapes] == [(32, 2), (64, 2), (32, 4), (32, 8), (32, 16)]
     assert (shapes[1].n_heads, shapes[1].n_kv_heads, shapes[1].mlp_hidden) == (4, 2, 192)
-    with pytest.raises(WrongInput, match="width 40 is not in proportion to model=27k: n_heads would be 2.5"):
+    with pytest.raises(
+        WrongInput, match=r"width 40 is not in proportion to model=27k: n_heads would be 2\.5"
+    ):
         resized(model, 40, 2)
     with pytest.raises(WrongInput, match=r"depths=\[2\].*two"):
         sizes_of(2, [2], Axis.depth)
@@ -199,7 +202,7 @@ def test_groups_are_shown_as_the_optimizer_has_them(toy_root, capsys):
 
 def test_the_standard_parametrization_leaves_every_hash_as_it_was(planned_run):
     run = planned_run()
-    frozen = read_cell(run).to_json()
+    frozen = read_cell(run).frozen
     older = {**frozen, "config": {k: v for k, v in frozen["config"].items() if k != "parametrization"}}
     assert science_hash(older) == science_hash(frozen) == run.config()["hash"]
     unread = planned_run("parametrization.base_width=32")
