@@ -50,6 +50,7 @@ class RunRecord:
     tokenizer_hash: str
     config_hash: str
     code_version: str
+    parametrization: str = "standard"
     reason: str = ""
     train_seconds: float = 0.0
     tokens_per_second: float = 0.0

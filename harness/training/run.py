@@ -251,6 +251,7 @@ def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -
         batch_tokens=cell.horizon.batch_tokens,
         schedule=config.schedule.kind.value,
         optimizer=config.optim.kind.value,
+        parametrization=config.parametrization.kind.value,
         width=shape.width,
         depth=shape.depth,
         n_heads=shape.n_heads,

@@ -10,7 +10,7 @@ from harness.commands.checks import check_coordinates, check_groups, coordinate_
 from harness.errors import WrongInput
 from harness.model.attention import sdpa
 from harness.model.init import build_model
-from harness.training.cell import read_cell, science_hash
+from harness.training.cell import science_hash
 from harness.training.coordinates import (
     Axis,
     Magnitudes,
