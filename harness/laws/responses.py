@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from harness.errors import CannotAnswer, WrongInput
 from harness.laws.bootstrap import WARM_DELTA, Interval
@@ -219,6 +220,14 @@ def refit(step: Step, *, weights: Floats | None = None, targets: Floats | None =
     return to_values(step.form, found.theta)
 
 
+def expanded(level: float, runs: int, free: int, resampling: Resampling) -> float:
+    """The level whose percentiles cover `level`: resamples of few runs scatter too little, by
+    sqrt((n-p)/n) unless residuals were inflated, and have no Student tails (Hesterberg 1411.5279)."""
+    freedom = max(runs - free, 1)
+    shrunk = 1.0 if resampling is Resampling.residuals else math.sqrt(runs / freedom)
+    return float(1 - 2 * special.ndtr(shrunk * special.stdtrit(freedom, (1 - level) / 2)))
+
+
 # Results ------------------------------------------------------------------------------------------------
 
 
@@ -255,6 +264,16 @@ class ResponseFit:
         return FitStatus.not_identified if self.reasons else FitStatus.identified
 
     @property
+    def percentiles(self) -> float:
+        """The share of resamples between the ends of an interval, see `expanded`."""
+        if self.bootstrap is None:
+            return self.level
+        first = self.steps[0]
+        free = len(first.params) - len(first.how.fixed)
+        resampling = Resampling(self.bootstrap["resampling"])
+        return expanded(self.level, int(first.cluster.max()) + 1, free, resampling)
+
+    @property
     def params(self) -> dict[str, float]:
         return {name: value for step in self.steps for name, value in step.params.items()}
 
@@ -276,7 +295,7 @@ class ResponseFit:
 
     def intervals(self) -> dict[str, Interval]:
         return {
-            name: interval(values[:, i], self.level)
+            name: interval(values[:, i], self.percentiles)
             for step, values in zip(self.steps, self.replicates, strict=True)
             for i, name in enumerate(step.form.names)
             if len(values)
@@ -294,7 +313,7 @@ class ResponseFit:
                 {
                     **point,
                     self.response: float(self.predict(point)[0]),
-                    "interval": interval(drawn[:, 0], self.level) if len(drawn) else None,
+                    "interval": interval(drawn[:, 0], self.percentiles) if len(drawn) else None,
                 }
             )
         return found

@@ -26,7 +26,7 @@ from harness.laws.curves import (
 from harness.laws.fit import FitStatus
 from harness.laws.forms.form import gradient, predict
 from harness.laws.newton import huber
-from harness.laws.tables import read_table
+from harness.laws.sources.files import read_table
 
 from ..public_data import public_table
 

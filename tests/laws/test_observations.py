@@ -5,22 +5,18 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness.errors import CannotAnswer, WrongInput
 from harness.laws.config import LossUnit, ParamsKind
 from harness.laws.filters import parse_filter
-from harness.laws.observations import (
-    Row,
-    collect,
-    levels,
-    observations_from_records,
-    summary,
-)
-from harness.laws.tables import BestOf, observations_from_table
-from harness.runs import RunRecord, Skipped
+from harness.laws.observations import Row, collect, levels, summary
+from harness.laws.tables import BestOf, observations_from_table, read_columns
+from harness.runs import RunRecord, content_hash, write_json
 
 from ..public_data import public_table
 
@@ -86,8 +82,9 @@ def test_bad_rows_are_dropped_with_their_reason(tmp_path):
     rows = [
         GOOD,
         {**GOOD, "run_id": "b", "loss": "nan"},
-        {**GOOD, "run_id": "c", "loss": "-1"},
+        {**GOOD, "run_id": "c", "loss": "three"},
         {**GOOD, "run_id": "d", "params_total": ""},
+        {**GOOD, "run_id": "z", "tokens": "0"},
         {**GOOD, "run_id": "a", "loss": "3.1"},
         {**GOOD, "run_id": "e"},
         {**GOOD, "run_id": "f", "tokens": "2000", "diverged": "1"},
@@ -97,9 +94,10 @@ def test_bad_rows_are_dropped_with_their_reason(tmp_path):
     found = observations_from_table(write_csv(tmp_path / "t.csv", rows))
     assert found.run_ids == ("a", "h")
     assert Counter(item.reason for item in found.dropped) == {
-        "loss is missing or not a number": 1,
-        "loss is not positive": 1,
-        "params is missing or not a number": 1,
+        "loss is not finite": 1,
+        "loss is not a number": 1,
+        "params_total is missing": 1,
+        "tokens is not positive": 1,
         "duplicate": 2,
         "diverged": 1,
         "running": 1,
@@ -107,25 +105,164 @@ def test_bad_rows_are_dropped_with_their_reason(tmp_path):
     assert "2 duplicate" in summary(found.dropped)
 
 
-def test_records_carry_hashes_conventions_and_earlier_skips():
-    records = [record(), record(run_id="s", tokens=2000), record(run_id="d", status="diverged", loss=None)]
-    found = observations_from_records(records, [Skipped("q", "running")], ParamsKind.non_embedding)
-    assert found.params.tolist() == [100, 100]
-    assert found.flops_kind == "exact"
-    assert found.conventions["params"] == "non_embedding"
-    assert {item.name: item.reason for item in found.dropped} == {"q": "running", "d": "diverged"}
+def write_record(root: Path, run: RunRecord) -> None:
+    body = asdict(run)
+    write_json(root / run.run_id / "record.json", {**body, "hash": content_hash(body)})
 
 
-def test_different_corpora_or_tokenizers_are_refused_by_name():
-    with pytest.raises(CannotAnswer, match=r"different corpora .*bbbbbbbbbbbb, cccccccccccc"):
-        observations_from_records([record(), record(run_id="s", tokens=2000, corpus_hash="b" * 64)], [])
-    with pytest.raises(CannotAnswer, match="different tokenizers"):
-        observations_from_records([record(), record(run_id="s", tokens=2000, tokenizer_hash="b" * 64)], [])
+def test_run_directories_are_filtered_and_counted_as_a_table_is(tmp_path):
+    kept = record(run_id="a", seed=3)
+    for run in (
+        kept,
+        record(run_id="b", tokens=2000, lr=0.5),
+        record(run_id="d", status="diverged", loss=None),
+    ):
+        write_record(tmp_path, run)
+    found = observations_from_table(tmp_path, ["lr<0.1"], ParamsKind.non_embedding)
+    assert (found.run_ids, found.seeds) == (("a",), ("3/0",))
+    assert (found.params[0], found.tokens[0], found.flops[0], found.loss[0]) == (100, 1000, 7.5e5, 3.0)
+    assert (found.flops_kind, found.conventions["params"]) == ("exact", "non_embedding")
+    assert found.corpus_hashes == (kept.corpus_hash,)
+    assert {item.name: item.reason for item in found.dropped} == {"d": "diverged", "b": "where lr<0.1"}
 
 
-def test_nothing_left_says_what_became_of_the_rows():
-    with pytest.raises(CannotAnswer, match="no usable run is left of 1: 1 diverged"):
-        observations_from_records([record(status="diverged")], [])
+def test_run_directories_hold_bits_per_byte_and_unique_tokens(tmp_path):
+    write_record(tmp_path, record(tokens=3000, unique_tokens=1000, epochs=3.0))
+    found = observations_from_table(tmp_path, columns={"loss": "bits_per_byte"})
+    assert (found.loss.tolist(), found.loss_unit) == ([1.5], LossUnit.bits_per_byte)
+    assert found.unique_tokens is not None
+    assert (found.unique_tokens.tolist(), found.epochs.tolist()) == ([1000], [3])
+
+
+@pytest.mark.parametrize("column", ["corpus_hash", "tokenizer_hash", "loss_kind"])
+def test_runs_that_cannot_share_a_law_are_refused_with_the_filter_to_use(tmp_path, column):
+    write_record(tmp_path, record(run_id="a"))
+    write_record(tmp_path, record(run_id="b", tokens=2000, **{column: "b" * 64}))
+    with pytest.raises(CannotAnswer, match=f"different {column} cannot share a law") as caught:
+        observations_from_table(tmp_path)
+    advised = str(caught.value).split('where=["')[1].split('"]')[0]
+    assert len(observations_from_table(tmp_path, [advised])) == 1
+
+
+def test_nothing_left_says_what_became_of_the_rows(tmp_path):
+    write_record(tmp_path, record(status="diverged", loss=None))
+    with pytest.raises(CannotAnswer, match=r"no run in .* is finished: 1 diverged"):
+        observations_from_table(tmp_path)
+    table = write_csv(tmp_path / "t.csv", [{**GOOD, "loss": ""}])
+    with pytest.raises(CannotAnswer, match="no usable run is left of 1: 1 loss is missing"):
+        observations_from_table(table)
+
+
+@pytest.mark.parametrize("loss", ["0", "-1.5"])
+def test_a_loss_that_is_not_positive_is_refused_rather_than_dropped(tmp_path, loss):
+    rows = [GOOD, {**GOOD, "run_id": "b", "tokens": "2000", "loss": loss}]
+    table = write_csv(tmp_path / "t.csv", rows)
+    with pytest.raises(WrongInput, match=r"1 of 2 rows have a loss that is not positive, the first b"):
+        observations_from_table(table)
+    assert len(observations_from_table(table, ["loss>0"])) == 1
+
+
+def test_a_filter_counts_what_it_alone_removed(tmp_path):
+    rows = [{**GOOD, "run_id": str(at), "tokens": str(1000 + at), "loss": str(at)} for at in range(1, 10)]
+    found = observations_from_table(write_csv(tmp_path / "t.csv", rows), ["loss>2", "loss<5", "group=g"])
+    assert found.run_ids == ("3", "4")
+    assert Counter(item.reason for item in found.dropped) == {"where loss>2": 2, "where loss<5": 5}
+
+
+def test_a_loss_curve_counts_once_at_its_end(tmp_path):
+    curve = [{**GOOD, "step": str(step), "loss": str(9 - step)} for step in (1, 3, 2)]
+    other = [{**GOOD, "run_id": "b", "tokens": tokens, "loss": "2"} for tokens in ("10", "30", "20")]
+    broken = [
+        {**GOOD, "run_id": "c", "tokens": tokens, "loss": loss} for tokens, loss in (("1", "2"), ("2", "nan"))
+    ]
+    found = observations_from_table(write_csv(tmp_path / "t.csv", [*curve, *other, *broken]))
+    assert dict(zip(found.run_ids, zip(found.tokens, found.loss, strict=True), strict=True)) == {
+        "b": (30, 2),
+        "a": (1000, 6),
+    }
+    assert summary(found.dropped) == "5 earlier point of the same run, 1 loss is not finite"
+
+
+def test_the_same_name_in_two_groups_is_two_runs(tmp_path):
+    rows = [GOOD, {**GOOD, "group": "h"}]
+    assert len(observations_from_table(write_csv(tmp_path / "t.csv", rows))) == 2
+
+
+def test_unique_tokens_come_from_their_column_or_from_epochs_and_for_all_rows_or_none(tmp_path):
+    rows = [
+        {**GOOD, "unique_tokens": "500", "epochs": ""},
+        {**GOOD, "run_id": "b", "tokens": "2000", "unique_tokens": "", "epochs": "4"},
+    ]
+    found = observations_from_table(write_csv(tmp_path / "t.csv", rows))
+    assert found.unique_tokens is not None and found.unique_tokens.tolist() == [500, 500]
+    assert found.subset([False, True]).unique_tokens.tolist() == [500]
+    bare = observations_from_table(
+        write_csv(tmp_path / "t.csv", [*rows, {**GOOD, "run_id": "c", "loss": "2"}])
+    )
+    assert bare.unique_tokens is None and bare.epochs is None
+    assert bare.conventions["unique_tokens"] == "unknown"
+
+
+def test_the_public_repeated_runs_keep_their_unique_tokens():
+    found = observations_from_table(public_table("datablations.csv"), ["in_fit_182=1", "group=c4"])
+    assert found.unique_tokens is not None
+    assert found.epochs.max() > 40 and (found.unique_tokens <= found.tokens * 1.001).all()
+
+
+OWN = {"N": "100", "D": "1000", "final loss": "3.0"}
+
+
+def test_columns_of_other_names_are_mapped(tmp_path):
+    table = write_csv(tmp_path / "t.csv", [OWN])
+    columns = {"params_total": "N", "tokens": "D", "loss": "final loss"}
+    found = observations_from_table(table, ["N=100", "loss<4"], columns=columns)
+    assert (found.params[0], found.tokens[0], found.loss[0]) == (100, 1000, 3.0)
+    public = public_table("gadre_overtrain.csv")
+    other = observations_from_table(public, ["group=rpj"], columns={"loss": "loss_openlm"})
+    assert not np.array_equal(other.loss, observations_from_table(public, ["group=rpj"]).loss)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"loss": "final_loss"}, r"columns={loss: final_loss}: .*perhaps 'final loss'; there are N, D"),
+        ({"los": "D"}, "'los' is no standard name, perhaps 'loss'"),
+        ({"loss": "D", "tokens": "D"}, "'D' cannot be both loss and tokens"),
+        (
+            {"tokens": "D", "loss": "final loss"},
+            "'N' does not say which parameters.*columns={params_total: N}",
+        ),
+    ],
+)
+def test_a_mapping_that_cannot_be_meant_is_refused(tmp_path, columns, message):
+    with pytest.raises(WrongInput, match=message):
+        observations_from_table(write_csv(tmp_path / "t.csv", [OWN]), columns=columns)
+
+
+def test_columns_of_other_laws(tmp_path):
+    rows = [
+        {"run_id": "a", "score": "0.5", "k": "1"},
+        {"run_id": "a", "score": "0.6", "k": "2"},
+        {"run_id": "a", "score": "0.6", "k": "2"},
+        {"run_id": "b", "score": "", "k": "1"},
+        {"run_id": "c", "score": "0.9", "k": "8"},
+    ]
+    found = read_columns(
+        write_csv(tmp_path / "t.csv", rows), ["accuracy", "k"], ["k<5"], {"accuracy": "score"}
+    )
+    assert found.labels == ("a", "a")
+    assert {name: values.tolist() for name, values in found.values.items()} == {
+        "accuracy": [0.5, 0.6],
+        "k": [1, 2],
+    }
+    assert summary(found.dropped) == "1 accuracy is missing, 1 duplicate, 1 where k<5"
+
+
+@pytest.mark.parametrize("cell", ["1.3B", "20M tokens", "1,300,000", "7e9 params", "64 k"])
+def test_a_labelled_number_is_not_guessed_at(tmp_path, cell):
+    table = write_csv(tmp_path / "t.csv", [GOOD, {**GOOD, "run_id": "b", "tokens": cell}])
+    with pytest.raises(WrongInput, match=f"tokens is '{cell}' at b; write it out exactly"):
+        observations_from_table(table)
 
 
 @pytest.mark.parametrize(
@@ -188,19 +325,14 @@ def test_wrong_tables_get_one_line(tmp_path):
     broken.write_text("{not json\n")
     (tmp_path / "t.xlsx").write_text("")
     (tmp_path / "empty.csv").write_text("")
-    mixed = write_csv(
-        tmp_path / "m.csv",
-        [{**GOOD, "loss_kind": "bits per byte"}, {**GOOD, "run_id": "b", "loss_kind": "nats"}],
-    )
     cases = [
         (lambda: observations_from_table(tmp_path / "none.csv"), "does not exist"),
-        (lambda: observations_from_table(tmp_path / "t.xlsx"), "unknown kind of table"),
+        (lambda: observations_from_table(tmp_path / "t.xlsx"), "is no table of runs"),
         (lambda: observations_from_table(tmp_path / "empty.csv"), "holds no rows"),
         (lambda: observations_from_table(broken), "cannot be read"),
         (lambda: observations_from_table(good, ["lr=1"]), "no column 'lr'"),
         (lambda: observations_from_table(good, ["group=other"]), "no row of 1 passes"),
         (lambda: observations_from_table(good, params=ParamsKind.non_embedding), "params_non_embedding"),
-        (lambda: observations_from_table(mixed), "mixes bits per byte"),
     ]
     for call, message in cases:
         with pytest.raises(WrongInput, match=message) as caught:
@@ -219,6 +351,4 @@ def test_rows_without_flops_turn_the_whole_table_to_6nd():
 
 
 def test_levels_count_rounded_sizes_once():
-    import numpy as np
-
     assert levels(np.array([100.0, 101.0, 200.0, 400.0, 401.0])) == 3

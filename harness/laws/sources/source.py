@@ -43,7 +43,7 @@ READERS: dict[Source, Callable[[Path], Table]] = {
     Source.jsonl: read_file,
     Source.parquet: read_file,
 }
-UNDERSTOOD = "run directories, TensorBoard event files, MLflow's mlruns, .csv (W&B exports too), .jsonl, .parquet"
+UNDERSTOOD = "run directories, TensorBoard or MLflow folders, .csv (W&B exports too), .jsonl or .parquet"
 
 
 def load(path: Path) -> Table:

@@ -57,7 +57,9 @@ def read_folder(folder: Path, prefix: str) -> dict[str, Any]:
         from tensorboard.backend.event_processing.plugin_event_accumulator import TENSORS, EventAccumulator
         from tensorboard.util.tensor_util import make_ndarray
     except ImportError as error:
-        raise WrongInput(f"{folder} holds TensorBoard event files; pip install tensorboard to read them") from error
+        raise WrongInput(
+            f"{folder} holds TensorBoard event files; pip install tensorboard to read them"
+        ) from error
     events = EventAccumulator(str(folder), size_guidance={TENSORS: 1}).Reload()
     found: dict[str, Any] = hyperparameters(events)
     for tag, metadata in events.AllSummaryMetadata().items():
@@ -73,7 +75,7 @@ def hyperparameters(events: Any) -> dict[str, Any]:
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     found: dict[str, Any] = {}
-    for tag, metadata in events.AllSummaryMetadata().items():
+    for metadata in events.AllSummaryMetadata().values():
         if metadata.plugin_data.plugin_name == "hparams":
             session = HParamsPluginData.FromString(metadata.plugin_data.content)
             found |= {name: plain(value) for name, value in session.session_start_info.hparams.items()}

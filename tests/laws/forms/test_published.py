@@ -15,7 +15,7 @@ from harness.laws.forms.fit import fit_form
 from harness.laws.forms.form import optimum, predict
 from harness.laws.forms.solve import Objective, Response
 from harness.laws.newton import huber
-from harness.laws.tables import read_table
+from harness.laws.sources.files import read_table
 
 from ...public_data import public_table
 

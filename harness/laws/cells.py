@@ -1,0 +1,109 @@
+"""From the text of one run's cells to numbers, with a reason where a cell is none."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.errors import CannotAnswer, WrongInput
+from harness.laws.config import LossUnit
+from harness.laws.filters import number
+from harness.laws.observations import Row
+from harness.laws.sources.table import Cells
+
+MISSING = {"", "none", "null", "n/a"}
+NOT_FINITE = {"nan", "inf", "-inf", "infinity", "-infinity"}
+FINISHED = {"", "done", "finished", "ok", "completed"}
+LABELLED = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?\s*[a-z%][a-z /%]*|[-+]?\d{1,3}(,\d{3})+(\.\d+)?", re.I)
+"""A number with a unit or an SI letter, or with thousands separators."""
+ONE_OF_A_KIND = ("loss_kind", "corpus_hash", "corpus", "dataset", "tokenizer_hash", "tokenizer")
+"""Losses are comparable only where these are equal."""
+
+
+def label_of(cells: Cells, otherwise: str) -> str:
+    return cells.get("run_id") or otherwise
+
+
+def value_of(cells: Cells, column: str) -> float:
+    found = number(cells.get(column, ""))
+    return math.nan if found is None else found
+
+
+def number_fault(label: str, cells: Cells, columns: Sequence[str]) -> str:
+    """Why one of the columns is no number; empty when all are."""
+    return next(filter(None, (cell_fault(label, cells, column) for column in columns)), "")
+
+
+def cell_fault(label: str, cells: Cells, column: str) -> str:
+    """Why a cell is no number; empty when it is one.
+
+    Raises WrongInput on a labelled number such as 1.3B: labels are rounded (of the runs of Muennighoff et
+    al. 2305.16264 the "25m" have 35.5 million parameters), so the exact count has to be given.
+    """
+    text = cells.get(column, "").strip()
+    if number(text) is not None:
+        return ""
+    if text.lower() in MISSING:
+        return f"{column} is missing"
+    if text.lower() in NOT_FINITE:
+        return f"{column} is not finite"
+    if LABELLED.fullmatch(text):
+        raise WrongInput(f"{column} is {text!r} at {label}; write it out exactly, such as 1345000000")
+    return f"{column} is not a number"
+
+
+def row_of_cells(label: str, cells: Cells, params_column: str) -> Row:
+    seed, data_seed = cells.get("seed", ""), cells.get("data_seed", "")
+    flops, step = value_of(cells, "flops"), value_of(cells, "step")
+    return Row(
+        name=label,
+        params=value_of(cells, params_column),
+        tokens=value_of(cells, "tokens"),
+        flops=flops if math.isfinite(flops) else None,
+        loss=value_of(cells, "loss"),
+        group=cells.get("group", ""),
+        seed=f"{seed}/{data_seed}" if data_seed else seed,
+        corpus_hash=cells.get("corpus_hash", ""),
+        tokenizer_hash=cells.get("tokenizer_hash", ""),
+        unique_tokens=unique_tokens_of(cells),
+        step=step if math.isfinite(step) else 0.0,
+        fault=fault_of(cells) or number_fault(label, cells, ("loss", params_column, "tokens")),
+    )
+
+
+def unique_tokens_of(cells: Cells) -> float | None:
+    """From the column, else tokens over epochs; None where neither is known."""
+    unique, epochs = value_of(cells, "unique_tokens"), value_of(cells, "epochs")
+    found = value_of(cells, "tokens") / epochs if math.isnan(unique) and epochs > 0 else unique
+    return found if math.isfinite(found) else None
+
+
+def fault_of(cells: Cells) -> str:
+    """Why the table itself says that a row is not a finished run."""
+    for flag in ("diverged", "unfinished"):
+        if cells.get(flag, "").lower() in ("1", "1.0", "true", "yes"):
+            return flag
+    status = cells.get("status", "").lower()
+    return "" if status in FINISHED else status
+
+
+def loss_unit_of(rows: Sequence[Cells], loss_column: str) -> LossUnit:
+    """Bits per byte when the column or loss_kind says so, else nats per token."""
+    said = f"{loss_column} {rows[0].get('loss_kind', '') if rows else ''}".lower()
+    bits = re.search(r"bits.per.byte|bits/byte|\bbpb", said)
+    return LossUnit.bits_per_byte if bits else LossUnit.nats_per_token
+
+
+def refuse_mixtures(path: Path, rows: Sequence[Cells]) -> None:
+    """Raises CannotAnswer when losses differ in kind, corpus or tokenizer, and says how to choose one."""
+    for column in ONE_OF_A_KIND:
+        counts = Counter(row.get(column, "") for row in rows).most_common()
+        if len(counts) > 1:
+            shown = ", ".join(f"{count} {value[:40] or '(unknown)'}" for value, count in counts[:4])
+            raise CannotAnswer(
+                f"{path}: rows of different {column} cannot share a law ({shown}); "
+                f'choose one, such as where=["{column}={next(v for v, _ in counts if v)}"]'
+            )
