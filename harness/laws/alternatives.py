@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import HarnessError
+from harness.errors import CannotAnswer, HarnessError
 from harness.laws.config import FitConfig, FlopsKind, LawConfig, LawName, LossFunction, LossUnit, ParamsKind
 from harness.laws.fit import Fit, fit_law
 from harness.laws.forms.catalogue import FORMS
@@ -235,7 +235,9 @@ def printed(name: str, value: float) -> float:
 
 
 def with_params(fitted: Fitted, params: dict[str, float]) -> Fitted:
-    """The same fit with other constants."""
+    """The same fit with other constants. Raises CannotAnswer when one of them is zero."""
+    if zero := [name for name, value in params.items() if value == 0]:
+        raise CannotAnswer(f"{zero[0]} rounds to zero")
     if isinstance(fitted, FormFit):
         return replace(fitted, params=params)
     solution = fitted.solution

@@ -95,14 +95,14 @@ def count_items(observations: Observations, columns: Columns) -> Iterator[Item]:
     kind = observations.params_kind
     yield Item(SETUP, "how N is counted", f"{kind.value}: {COUNTED[kind]}")
     yield Item(SETUP, "how D is counted", f"tokens {observations.conventions['tokens']}")
-    yield Item(SETUP, "repetition of data", epochs(columns))
+    yield Item(SETUP, "repetition of data", epochs(observations, columns))
     yield Item(SETUP, "how C is counted", observations.flops_kind)
 
 
-def epochs(columns: Columns) -> str:
-    found = numbers(columns, "epochs")
+def epochs(observations: Observations, columns: Columns) -> str:
+    found = numbers(columns, "epochs") if observations.epochs is None else observations.epochs
     if not len(found):
-        return f"{UNKNOWN}a column epochs would tell"
+        return f"{UNKNOWN}a column epochs or unique_tokens would tell"
     return f"{spread(found)} epochs"
 
 
@@ -182,7 +182,7 @@ def horizon(columns: Columns) -> str:
 def extraction_items(observations: Observations, columns: Columns, rules: Sequence[str]) -> Iterator[Item]:
     yield Item(EXTRACTION, "which loss", described(columns, ("loss_kind",)))
     named = not any(name.startswith("row ") for name in observations.run_ids)
-    points = "one: rows of a name already seen are left out"
+    points = "one, the last of each run"
     yield Item(EXTRACTION, "points per run", points if named else f"{UNKNOWN}a column run_id would tell")
     smoothed = [text for text in set(texts(columns, "loss_kind")) if "smooth" in text.lower()]
     unsaid = f"{UNKNOWN}the column loss_kind would tell"
@@ -200,7 +200,7 @@ def fitting_items(fitted: Fitted, config: FitConfig) -> Iterator[Item]:
     own = isinstance(fitted, Fit)
     yield Item(FITTING, "objective", objective(config.law))
     yield Item(FITTING, "prior on the exponents", prior(config.law))
-    yield Item(FITTING, "optimizer", newton.METHOD)
+    yield Item(FITTING, "algorithm", newton.METHOD)
     yield Item(FITTING, "initialisation", engine_starts(fitted) if own else forms_solve.INITIALISATION)
     yield Item(FITTING, "uncertainty", uncertainty(config))
     yield Item(FITTING, "residual", f"{fitted.residual_rms:.2%} rms of ln L, objective {fitted.objective!r}")
@@ -265,4 +265,4 @@ def numbers(columns: Columns, name: str) -> Floats:
 def spread(values: Floats) -> str:
     """One value, or the least and the greatest."""
     low, high = float(values.min()), float(values.max())
-    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"

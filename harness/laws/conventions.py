@@ -50,9 +50,20 @@ class Curve:
         if self.is_limit:
             return self.limit * x
         u = np.log(x)
-        beyond = u - np.clip(u, self.log_x[0], self.log_x[-1])
-        log_excess = np.interp(u, self.log_x, self.log_excess) + self.slope * beyond
+        inside = np.clip(u, self.log_x[0], self.log_x[-1])
+        beyond = u - inside
+        if self.sign < 0:  # going down, what is taken off the limit must not outgrow it
+            beyond = np.maximum(beyond, 0.0)
+        log_excess = self.interpolated(inside) + self.slope * beyond
         return np.asarray(x * (self.limit + self.sign * np.exp(log_excess)))
+
+    def interpolated(self, u: Floats) -> Floats:
+        """Without a kink at the points: an optimum would be drawn to it."""
+        if len(self.log_x) == 1:
+            return np.full_like(u, self.log_excess[0])
+        from scipy.interpolate import pchip_interpolate
+
+        return np.asarray(pchip_interpolate(self.log_x, self.log_excess, u))
 
 
 def curve_through(x: Floats, y: Floats, limit: float) -> Curve:
@@ -75,16 +86,19 @@ def curve_through(x: Floats, y: Floats, limit: float) -> Curve:
 
 
 def by_size(x: Floats, ratio: Floats) -> tuple[Floats, Floats]:
-    """ln x and the ratio of each distinct size, as geometric means."""
+    """ln x and the ratio of each distinct size, as geometric means. Raises CannotAnswer when runs of one
+    size differ."""
     order = np.argsort(x, kind="stable")
-    log_x, log_ratio = np.log(x[order]), np.log(ratio[order])
-    parts = np.flatnonzero(np.diff(log_x) > math.log(SAME_SIZE)) + 1
-    groups = np.split(log_ratio, parts)
-    spread = max(float(np.ptp(group)) for group in groups)
+    groups: list[list[tuple[float, float]]] = []
+    for u, r in zip(np.log(x[order]).tolist(), np.log(ratio[order]).tolist(), strict=True):
+        if not groups or u > groups[-1][0][0] + math.log(SAME_SIZE):
+            groups.append([])
+        groups[-1].append((u, r))
+    spread = max(float(np.ptp([r for _, r in group])) for group in groups)
     if spread > math.log(ONE_CURVE):
         raise CannotAnswer(f"runs of one size differ by {math.expm1(spread):.0%}")
-    means = [float(group.mean()) for group in groups]
-    return np.array([float(group.mean()) for group in np.split(log_x, parts)]), np.exp(means)
+    means = np.array([np.mean(group, axis=0) for group in groups])
+    return means[:, 0], np.exp(means[:, 1])
 
 
 # FLOPs --------------------------------------------------------------------------------------------------
@@ -155,16 +169,12 @@ def allocate(law: Law, theta: Floats, flops: float, cost: TokenCost) -> tuple[Fl
 
 
 def size_conversion(source: Observations, target: Observations) -> Curve:
-    """N as `target` counts it, from N as `source` does; rows are matched by name.
+    """N as `target` counts it, from N as `source` does; rows are matched by group and name.
 
     Raises CannotAnswer when no row is in both, or they do not lie on one curve.
     """
-    sizes = dict(zip(target.run_ids, target.params.tolist(), strict=True))
-    pairs = [
-        (n, sizes[name])
-        for name, n in zip(source.run_ids, source.params.tolist(), strict=True)
-        if name in sizes
-    ]
+    known = sizes_by_run(target)
+    pairs = [(n, known[run]) for run, n in sizes_by_run(source).items() if run in known]
     kinds = f"{source.params_kind.value} and {target.params_kind.value} parameters"
     if not pairs:
         raise CannotAnswer(f"no run has both {kinds}")
@@ -173,6 +183,11 @@ def size_conversion(source: Observations, target: Observations) -> Curve:
         return curve_through(x, y, 1.0)
     except CannotAnswer as error:
         raise CannotAnswer(f"{kinds} give no one curve: {error}") from error
+
+
+def sizes_by_run(observations: Observations) -> dict[tuple[str, str], float]:
+    names = zip(observations.groups, observations.run_ids, strict=True)
+    return dict(zip(names, observations.params.tolist(), strict=True))
 
 
 def require_unit(observations: Observations, unit: LossUnit | None) -> Observations:

@@ -26,7 +26,8 @@ def print_fit(result: dict[str, Any]) -> None:
     print_table(f"{result['law']}: {result['status']}", ("parameter", "value", level), rows)
     if result["optimum"]:
         optima = [optimum_row(o) for o in result["optimum"]]
-        print_table("compute-optimal allocation (C = 6ND)", OPTIMUM, optima)
+        counted = result["conventions"]["flops_of_optimum"]
+        print_table(f"compute-optimal allocation, FLOPs {counted}", OPTIMUM, optima)
     for point in result.get("frontier", ()):
         loss = f"{point['loss']:.4f}, interval {span(point['interval'])}"
         print_lines(f"best loss at {point['flops']:.3g} FLOPs: {loss}")

@@ -8,15 +8,15 @@ from typing import Any
 from harness.report.fits import number, span
 from harness.report.terminal import print_lines, print_table, si
 
-COLUMNS = ("choice", "alternative", "n", "status", "a", "N*", "D*", "D*/N*", "swing", "loss")
+COLUMNS = ("choice", "n", "status", "a", "N*", "D*", "D*/N*", "swing", "loss")
 
 
 def print_sensitivity(result: dict[str, Any]) -> None:
     """`result` is the JSON of a `laws.sensitivity.Sensitivity`."""
     flops, conventions = result["target"]["flops"], result["conventions"]
     title = f"sensitivity at {flops:.3g} FLOPs ({result['target']['convention']}), one choice at a time"
-    rows = [table_row(row) for row in (result["base"], *result["rows"])]
-    print_table(title, COLUMNS, rows)
+    all_rows = (result["base"], *result["rows"])
+    print_table(title, COLUMNS, [table_row(row) for row in all_rows])
     within = result["range"]
     print_lines(
         f"N* and D*/N* count {conventions['params']} parameters in every row; a is of each fit's own N",
@@ -26,19 +26,18 @@ def print_sensitivity(result: dict[str, Any]) -> None:
         f"loss {span(within['loss'], '.4f')}",
         f"not in the range: {within['not_identified']} not identified, {within['not_fitted']} not fitted, "
         "and the rounded constants",
-        *(f"- {row['choice']}, {row['alternative']}: {row['reason']}" for row in reasoned(result)),
+        *(f"- {title_of(row)}: {row['reason'].split(';')[0]}" for row in all_rows if row["reason"]),
     )
 
 
-def reasoned(result: dict[str, Any]) -> list[dict[str, Any]]:
-    return [row for row in (result["base"], *result["rows"]) if row["reason"]]
+def title_of(row: dict[str, Any]) -> str:
+    return f"{row['choice']}: {row['alternative']}"
 
 
 def table_row(row: dict[str, Any]) -> tuple[str, ...]:
     swing = row["swing"]
     return (
-        row["choice"],
-        row["alternative"],
+        title_of(row),
         str(row["n"]) if row["n"] else "-",
         row["status"].replace("_", " "),
         number(row["exponent_a"]),
@@ -67,7 +66,7 @@ def tornado_figure(result: dict[str, Any]) -> str:
         inside = row["in_range"]
         axes.barh(at, high - low, left=low, height=0.7, color="C0" if inside else "none", edgecolor="C0")
     axes.axvline(base, color="black", lw=0.8)
-    axes.set_yticks(range(len(rows)), [f"{row['choice']}: {row['alternative']}" for row in rows], fontsize=7)
+    axes.set_yticks(range(len(rows)), [title_of(row) for row in rows], fontsize=7)
     conventions = result["conventions"]
     axes.set(
         xscale="log",

@@ -1,0 +1,169 @@
+"""Conventions are carried from one to another by what the rows themselves say, or refused."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.errors import CannotAnswer, WrongInput
+from harness.laws.alternatives import printed
+from harness.laws.bootstrap import fit_json
+from harness.laws.config import FitConfig, FlopsKind, LawConfig, LossUnit, ParamsKind
+from harness.laws.conventions import (
+    SIX_ND,
+    TokenCost,
+    allocate,
+    curve_through,
+    in_flops,
+    require_unit,
+    size_conversion,
+    token_cost,
+)
+from harness.laws.fit import fit_law
+from harness.laws.observations import FLOPS_6ND, FLOPS_GIVEN, Observations
+from harness.laws.surfaces import Chinchilla, optimum_exact, to_theta
+
+from ..public_data import planted_sweep
+
+EPOCH = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
+CHINCHILLA = {
+    "A": math.exp(6.0073404),
+    "B": math.exp(6.0179186),
+    "E": math.exp(0.5267228),
+    "alpha": 0.33917084,
+    "beta": 0.2849083,
+}
+GAMMA = 47491
+"""Embeddings are GAMMA N^(1/3) for N other parameters, Pearce & Song 2406.12907."""
+
+
+def with_head(rows: Observations, head: float) -> Observations:
+    """The rows with FLOPs of their own, 6 (N + head) a token."""
+    return replace(rows, flops=6 * (rows.params + head) * rows.tokens, flops_kind=FLOPS_GIVEN)
+
+
+@pytest.fixture(scope="module")
+def rows() -> Observations:
+    return planted_sweep(0, 0.0)
+
+
+@pytest.mark.parametrize(("constants", "slope"), [(EPOCH, 0.7865), (CHINCHILLA, 0.7497)])
+def test_leaving_embeddings_out_of_n_and_c_turns_chinchilla_into_kaplan(constants, slope):
+    """Pearce & Song 2406.12907: one law in the total N, its optimum sought under C = 6 N_body D.
+
+    The budgets are their closed form at 20 sizes from 768 to 1.5e9. Its slope there is .787 and .750; they
+    print .78 and .74.
+    """
+    a, b, alpha, beta = (constants[name] for name in ("A", "B", "alpha", "beta"))
+    body = np.geomspace(768, 1.5e9, 20)
+    total = body + GAMMA * body ** (1 / 3)
+    flops = (
+        6 * body * (body + GAMMA / 3 * body ** (1 / 3)) ** (-1 / beta)
+        * total ** ((1 + alpha) / beta) * (b * beta / (a * alpha)) ** (1 / beta)
+    )  # fmt: skip
+    dense = np.geomspace(100, 1e11, 800)  # three percent apart: sizes of their own
+    cost = TokenCost("6 N_body", curve_through(dense + GAMMA * dense ** (1 / 3), 6 * dense, 6.0))
+    to_body = curve_through(dense + GAMMA * dense ** (1 / 3), dense, 1.0)
+    law = Chinchilla()
+    theta = to_theta(law, constants)[None]
+    found = np.exp([allocate(law, theta, float(c), cost)[0][0] for c in flops])
+    assert found == pytest.approx(total, rel=1e-3)
+    assert np.polyfit(np.log(flops), np.log(to_body(found)), 1)[0] == pytest.approx(slope, abs=2e-4)
+
+
+def test_a_count_of_parameters_is_carried_beyond_the_rows(rows):
+    """The excess of one N over another is a power law, so it goes on past the largest model."""
+    total = replace(rows, params=rows.params + 1000 * rows.params ** (1 / 3))
+    body = replace(rows, params_kind=ParamsKind.non_embedding)
+    up, down = size_conversion(body, total), size_conversion(total, body)
+    sizes = np.array([1e3, 5e4, 1e7, 1e10])
+    assert up(sizes) == pytest.approx(sizes + 1000 * sizes ** (1 / 3), rel=1e-9)
+    inside = np.array([3e4, 1e5])
+    assert down(up(inside)) == pytest.approx(inside, rel=0.01)
+    assert down(np.array([1e14])) == pytest.approx([1e14], rel=0.01)
+
+
+def test_exact_flops_move_the_optimum_as_the_known_head_does(rows):
+    own = with_head(rows, head=5e4)
+    cost = token_cost(own, FlopsKind.as_given)
+    fit = fit_law(own, LawConfig())
+    best = fit.optimum(1e15, cost)
+    truth = optimum_exact(
+        fit.solution.law, fit.solution.raw_theta, 1e15, lambda n: 6 * (n + 5e4), (1e3, 1e12)
+    )
+    assert (best.params, best.tokens) == pytest.approx(tuple(np.exp(truth).ravel()), rel=2e-3)
+    assert best.params * best.tokens * 6 < 0.99e15  # the head is paid for
+    assert best.flops_convention == cost.label == "as given, interpolated in N"
+    assert cost.largest(own) == pytest.approx(own.flops.max(), rel=1e-12)
+
+
+def test_flops_that_are_6nd_keep_the_closed_form(rows):
+    cost = token_cost(with_head(rows, 0.0), FlopsKind.auto)
+    assert cost.is_6nd
+    assert cost.label == "as given, equal to 6ND"
+
+
+@pytest.mark.parametrize("fault", ["two contexts", "none"])
+def test_flops_on_no_one_curve_are_refused_or_left_visibly(rows, fault):
+    """`auto` says why it fell back; `as_given` refuses in one line."""
+    own = rows
+    if fault == "two contexts":
+        own = with_head(rows, 0.0)
+        own = replace(own, flops=own.flops * np.where(np.arange(len(own)) % 2, 1.3, 1.0))
+        assert "differ by 30%" in token_cost(own, FlopsKind.auto).note
+    assert token_cost(own, FlopsKind.auto).label == FLOPS_6ND
+    with pytest.raises(CannotAnswer, match=r"fit\.flops=6nd") as refusal:
+        token_cost(own, FlopsKind.as_given)
+    assert "\n" not in str(refusal.value)
+
+
+def test_6nd_on_demand_recounts_the_rows_and_says_so(rows):
+    own = with_head(rows, 5e4)
+    counted = in_flops(own, FlopsKind["6nd"])
+    assert counted.flops == pytest.approx(6 * rows.params * rows.tokens)
+    assert counted.conventions["flops"] == FLOPS_6ND
+    assert token_cost(own, FlopsKind["6nd"]) is SIX_ND
+    assert in_flops(own, FlopsKind.auto) is own
+
+
+def test_every_output_names_its_conventions(rows):
+    own = with_head(rows, 5e4)
+    result = fit_json(own, fit_law(own, LawConfig()), FitConfig(bootstraps=20))
+    assert result["conventions"] == {**own.conventions, "flops_of_optimum": "as given, interpolated in N"}
+    assert result["optimum"][0]["flops"] == pytest.approx(own.flops.max())
+    low, high = result["optimum"][0]["interval"]["params"]
+    assert low <= result["optimum"][0]["params"] * (1 + 1e-6)
+    assert high >= result["optimum"][0]["params"] * (1 - 1e-6)
+
+
+def test_another_unit_of_the_loss_is_refused(rows):
+    assert require_unit(rows, None) is require_unit(rows, LossUnit.nats_per_token) is rows
+    with pytest.raises(WrongInput, match=r"fit\.unit=bits_per_byte, but the losses are in nats/token"):
+        require_unit(rows, LossUnit.bits_per_byte)
+
+
+def test_json_keeps_every_digit():
+    """The law read back from JSON predicts the same to the bit; printed digits do not."""
+    fit = fit_law(planted_sweep(3, 0.005), LawConfig())
+    again = json.loads(json.dumps(fit.to_json()))["params"]
+    law, at = fit.solution.law, (np.log([1e6]), np.log([1e9]))
+    here, there = (law.log_loss(to_theta(law, p)[None], *at)[0, 0] for p in (fit.params, again))
+    assert here == there
+    assert math.exp(there) == pytest.approx(fit.predict(1e6, 1e9), rel=1e-12)
+    rounded = {name: printed(name, value) for name, value in fit.params.items()}
+    assert law.log_loss(to_theta(law, rounded)[None], *at)[0, 0] != here
+
+
+def test_rounding_alone_moves_tokens_per_parameter_from_59_to_93():
+    """Hoffmann et al. 2203.15556 at 5.76e23 FLOPs: constants in full and as printed."""
+    law, ratios = Chinchilla(), []
+    printed_constants = {name: printed(name, value) for name, value in CHINCHILLA.items()}
+    assert printed_constants == {"A": 406.4, "B": 410.7, "E": 1.69, "alpha": 0.34, "beta": 0.28}
+    for constants in (CHINCHILLA, printed_constants):
+        log_n, log_d = allocate(law, to_theta(law, constants)[None], 5.76e23, SIX_ND)
+        ratios.append(math.exp(log_d[0] - log_n[0]))
+    assert ratios == pytest.approx([58.93, 92.65], abs=0.01)
