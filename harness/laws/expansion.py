@@ -33,9 +33,7 @@ class Expansion:
     def or_better(self, other: Expansion, better: Flags) -> Expansion:
         """`other` where it is better, replicate by replicate."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Expansion(
-            *(np.where(better.reshape(-1, *[1] * (a.ndim - 1)), b, a) for a, b in pairs)
-        )
+        return Expansion(*(np.where(better.reshape(-1, *[1] * (a.ndim - 1)), b, a) for a, b in pairs))
 
 
 def concatenated(parts: Sequence[Expansion]) -> Expansion:

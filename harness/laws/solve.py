@@ -10,7 +10,8 @@ from scipy import special
 
 from harness.errors import CannotAnswer
 from harness.laws.config import LawConfig, LawName
-from harness.laws.newton import Flags, Minimum, Problem, minimise, objective
+from harness.laws.expansion import Flags
+from harness.laws.newton import Minimum, Problem, minimise, objective
 from harness.laws.observations import Observations
 from harness.laws.start import starts
 from harness.laws.surfaces import ALPHA, BETA, LOG_E, Floats, Law, build_law, shifted

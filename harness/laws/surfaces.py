@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.errors import WrongInput
 from harness.laws.config import LawName
-
-Floats = npt.NDArray[np.float64]
+from harness.laws.expansion import Expansion, Target, Term, expand_curved, expand_sum, weighted_outer
+from harness.laws.expansion import Floats as Floats
 
 FLOPS_PER_PARAM_TOKEN = 6.0
 """The approximation C = 6 N D of Kaplan et al. 2001.08361: attention scores and embeddings left out."""
@@ -46,8 +45,8 @@ class Law(Protocol):
         """ln L [K, n] and its gradient [K, n, p]."""
         ...
 
-    def curvature(self, theta: Floats, u: Floats, v: Floats, scores: Floats) -> Floats:
-        """The score-weighted sum over rows of the second derivatives of ln L, [K, p, p]."""
+    def expand(self, theta: Floats, u: Floats, v: Floats, target: Target) -> Expansion:
+        """The summed Huber loss against `target` to second order; see `laws.expansion`."""
         ...
 
 
@@ -69,27 +68,19 @@ class Chinchilla:
         return np.log(np.exp(size) + np.exp(data) + np.exp(theta[:, LOG_E, None]))
 
     def gradient(self, theta: Floats, u: Floats, v: Floats) -> tuple[Floats, Floats]:
-        log_loss, (size, data, floor) = self._shares(theta, u, v)
-        return log_loss, np.stack([size, data, floor, -u * size, -v * data], axis=-1)
-
-    def curvature(self, theta: Floats, u: Floats, v: Floats, scores: Floats) -> Floats:
-        """ln L is a log-sum-exp of terms linear in theta: sum p x x' minus the gradient squared."""
-        _, (size, data, floor) = self._shares(theta, u, v)
-        total = np.zeros((len(theta), 5, 5))
-        for share, one, slope, x in ((size, LOG_A, ALPHA, u), (data, LOG_B, BETA, v)):
-            weighted = scores * share
-            total[:, one, one] = weighted.sum(axis=1)
-            total[:, one, slope] = total[:, slope, one] = -(weighted @ x)
-            total[:, slope, slope] = weighted @ x**2
-        total[:, LOG_E, LOG_E] = (scores * floor).sum(axis=1)
-        gradient = np.stack([size, data, floor, -u * size, -v * data], axis=-1)
-        return total - weighted_outer(gradient, scores)
-
-    def _shares(self, theta: Floats, u: Floats, v: Floats) -> tuple[Floats, tuple[Floats, Floats, Floats]]:
         size, data = (np.exp(term) for term in chinchilla_terms(theta, u, v))
-        floor = np.exp(theta[:, LOG_E, None])
+        floor = np.broadcast_to(np.exp(theta[:, LOG_E, None]), size.shape)
         loss = size + data + floor
-        return np.log(loss), (size / loss, data / loss, np.broadcast_to(floor, size.shape) / loss)
+        return np.log(loss), np.stack([size, data, floor, -u * size, -v * data], axis=-1) / loss[..., None]
+
+    def expand(self, theta: Floats, u: Floats, v: Floats, target: Target) -> Expansion:
+        one = np.ones_like(u)
+        terms = (
+            Term((LOG_A, ALPHA), np.stack([one, -u])),
+            Term((LOG_B, BETA), np.stack([one, -v])),
+            Term((LOG_E,), one[None]),
+        )
+        return expand_sum(terms, theta, target)
 
 
 @dataclass(frozen=True)
@@ -109,8 +100,13 @@ class Skaling:
         gradient[..., LOG_E] = 1 - reducible
         return log_loss, gradient
 
+    def expand(self, theta: Floats, u: Floats, v: Floats, target: Target) -> Expansion:
+        return expand_curved(self, theta, u, v, target)
+
     def curvature(self, theta: Floats, u: Floats, v: Floats, scores: Floats) -> Floats:
-        """ln L = ln(exp(h) + E) with h = k ln(inner); the inner sum as in Chinchilla."""
+        """Weighted by the scores and summed over rows, [K, p, p].
+
+        ln L = ln(exp(h) + E) with h = k ln(inner); the inner sum as in Chinchilla."""
         _, reducible, outer, inner = self._parts(theta, u, v)
         k, floor = theta[:, 5, None, None], 1 - reducible
         total = weighted_outer(outer, scores * reducible * floor)
@@ -149,12 +145,6 @@ def inner_curvature(inner: Floats, u: Floats, v: Floats, scores: Floats) -> Floa
         total[:, slope, one] -= cross
         total[:, slope, slope] += weighted @ x**2
     return total
-
-
-def weighted_outer(gradient: Floats, weights: Floats) -> Floats:
-    """Sum over rows of weight times the outer product of the gradient, [K, p, p]."""
-    product: Floats = np.swapaxes(gradient * weights[..., None], 1, 2) @ gradient
-    return product
 
 
 def build_law(name: LawName) -> Law:

@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 
 from harness.errors import CannotAnswer
+from harness.laws.expansion import Expansion, Target, expand_curved
 from harness.laws.forms.form import Form, RowNumbers, Rows, gradient
 from harness.laws.newton import FIRST_DELTA, Minimum, Problem, minimise, objective
 from harness.laws.surfaces import Floats, Law
@@ -90,6 +91,9 @@ class Surface:
         logs = np.array([parameter.log for parameter in self.form.parameters])
         chain = np.where(logs, values, 1.0)[:, None, :]
         return response, jacobian * chain * slope[:, :, None]
+
+    def expand(self, theta: Floats, u: Floats, v: Floats, target: Target) -> Expansion:
+        return expand_curved(self, theta, u, v, target)
 
     def curvature(self, theta: Floats, u: Floats, v: Floats, scores: Floats) -> Floats:
         if not self.form.second_derivatives:
