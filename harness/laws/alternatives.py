@@ -11,13 +11,14 @@ import numpy.typing as npt
 
 from harness.errors import CannotAnswer, HarnessError
 from harness.laws.config import FitConfig, FlopsKind, LawConfig, LawName, LossFunction, LossUnit, ParamsKind
+from harness.laws.conventions import token_cost
 from harness.laws.fit import Fit, fit_law
 from harness.laws.forms.catalogue import FORMS
 from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.forms.fit import FormFit, fit_form
 from harness.laws.forms.observed import fit_observed
 from harness.laws.forms.solve import Objective, Response
-from harness.laws.observations import SAME_SIZE, Observations, best_of_cell, cells
+from harness.laws.observations import FLOPS_6ND, SAME_SIZE, Observations, best_of_cell, cells
 from harness.laws.solve import robust_scale
 from harness.laws.surfaces import Floats, shifted, to_theta
 
@@ -110,12 +111,10 @@ def other_counts(rows: Observations, config: FitConfig, counted: Rows | None) ->
 
 
 def other_flops(rows: Observations, config: FitConfig, fitted: Fitted) -> Iterator[Alternative]:
-    """The same fit, its budget counted the other ways; `auto` is one of them already."""
-    for kind in (FlopsKind.as_given, FlopsKind["6nd"]):
-        if kind is not config.flops:
-            yield Alternative(
-                choice="which FLOPs", label=kind.value, fit=lambda _: fitted, flops=kind, rows=rows
-            )
+    """The same fit, its budget counted the other way; `auto` is one of the two already."""
+    own = token_cost(rows, config.flops).label != FLOPS_6ND
+    kind = FlopsKind["6nd"] if own else FlopsKind.as_given
+    yield Alternative(choice="which FLOPs", label=kind.value, fit=lambda _: fitted, flops=kind, rows=rows)
 
 
 def other_losses(rows: Observations, config: FitConfig) -> Iterator[Alternative]:

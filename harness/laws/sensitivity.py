@@ -18,12 +18,15 @@ import numpy as np
 from harness.errors import CannotAnswer, HarnessError
 from harness.laws.alternatives import Alternative, Fitted, Rows, alternatives, fit_with
 from harness.laws.config import FitConfig
-from harness.laws.conventions import TokenCost, in_flops, size_conversion, token_cost
+from harness.laws.conventions import SIZES, TokenCost, in_flops, size_conversion, token_cost
 from harness.laws.fit import FitStatus
 from harness.laws.observations import Observations
 
 TARGET_RATIO = 10.0
 """The default target, in units of the largest run's FLOPs."""
+
+AT_END = 1.01
+"""An optimum this near to an end of the sizes searched was pushed there."""
 
 SLOPE_RATIO = 2.0
 """Of the two budgets between which an allocation exponent is measured."""
@@ -164,7 +167,8 @@ def answer(alternative: Alternative, rows: Observations, base_rows: Observations
     best = fitted.optimum(target, cost=cost)
     params = in_base_params(best.params, rows, base_rows)
     figures = (local_exponent(fitted, target, cost), params, best.tokens, best.loss)
-    if not all(math.isfinite(x) for x in figures) or min(params, best.tokens) <= 0:
+    inside = SIZES[0] * AT_END < best.params < SIZES[1] / AT_END
+    if not (inside and all(math.isfinite(x) for x in figures)):
         raise CannotAnswer(f"no compute-optimal size at {target:.3g} FLOPs")
     return Refit(
         choice=alternative.choice,

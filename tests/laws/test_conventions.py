@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from harness.commands.fit import Settings
+from harness.commands.observe import observe
+from harness.config import compose_all
 from harness.errors import CannotAnswer, WrongInput
 from harness.laws.alternatives import printed
 from harness.laws.bootstrap import fit_json
@@ -26,8 +30,10 @@ from harness.laws.conventions import (
 from harness.laws.fit import fit_law
 from harness.laws.observations import FLOPS_6ND, FLOPS_GIVEN, Observations
 from harness.laws.surfaces import Chinchilla, optimum_exact, to_theta
+from harness.shape import ModelConfig, ModelShape, build_shape
 
 from ..public_data import planted_sweep
+from .test_observations import record, write_record
 
 EPOCH = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
 CHINCHILLA = {
@@ -138,6 +144,54 @@ def test_every_output_names_its_conventions(rows):
     low, high = result["optimum"][0]["interval"]["params"]
     assert low <= result["optimum"][0]["params"] * (1 + 1e-6)
     assert high >= result["optimum"][0]["params"] * (1 - 1e-6)
+
+
+def ladder_shape(size: int, tied: bool) -> ModelShape:
+    width = 32 * size
+    model = ModelConfig(
+        name=f"w{width}", width=width, depth=2 * size, n_heads=2 * size, head_dim=16, mlp_hidden=3 * width
+    )
+    return build_shape(replace(model, tied_embeddings=tied), vocab_size=1000, context=64)
+
+
+def write_runs(root: Path, tied: bool) -> list[ModelShape]:
+    """Finished runs of a ladder of four sizes at four horizons, their FLOPs counted from the shape."""
+    shapes = [ladder_shape(size, tied) for size in (1, 2, 3, 4)]
+    for shape in shapes:
+        for tokens in (10**6, 3 * 10**6, 10**7, 3 * 10**7):
+            loss = 1.6 + 60 / shape.params.total**0.35 + 300 / tokens**0.36
+            run = record(
+                run_id=f"{shape.width}-{tokens}",
+                params_total=shape.params.total,
+                params_non_embedding=shape.params.non_embedding,
+                params_embedding=shape.params.embedding,
+                params_head=shape.params.head,
+                tokens=tokens,
+                flops=shape.training_flops(tokens),
+                loss=loss,
+                bits_per_byte=0.4 * loss,
+            )
+            write_record(root, run)
+    return shapes
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_run_directory_holds_every_convention(tmp_path, tied):
+    """Three counts of N, FLOPs from the shape, both units of the loss."""
+    shapes = write_runs(tmp_path, tied)
+    words = [f"runs={tmp_path}", "fit.params=body_and_head", "fit.unit=bits_per_byte", "fit.flops=as_given"]
+    settings = compose_all("fit", Settings, [words])[0]
+    found = observe(settings, settings.fit.params, settings.fit.unit)
+    expected = {"params": "body_and_head", "loss": "bits/byte", "flops": "exact"}
+    assert expected.items() <= found.conventions.items()
+    assert set(found.params) == {shape.params.body_and_head for shape in shapes}
+    assert all((s.params.body_and_head == s.params.total) == tied for s in shapes)
+    assert found.loss.max() < 0.4 * 8
+    cost = token_cost(found, settings.fit.flops)
+    assert cost.label == "exact, interpolated in N"
+    for shape, accuracy in ((shapes[2], 1e-9), (ladder_shape(5, tied), 0.02)):  # the next rung is not there
+        per_token = cost.per_token(np.array([float(shape.params.body_and_head)]))[0]
+        assert per_token == pytest.approx(shape.flops_per_token.training, rel=accuracy)
 
 
 def test_another_unit_of_the_loss_is_refused(rows):
