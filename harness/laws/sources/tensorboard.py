@@ -34,12 +34,20 @@ def read_tensorboard(root: Path) -> Table:
     runs: dict[str, dict[str, Any]] = {}
     for folder in sorted({file.parent for file in root.rglob(f"*{EVENTS}*")}):
         run, prefix = owner(folder, root)
-        runs.setdefault(run, {}).update(read_folder(folder, prefix))
+        merge(runs.setdefault(run, {}), read_folder(folder, prefix))
     rows = [{"run_id": run, **found} for run, found in runs.items() if found]
     if not rows:
         raise CannotAnswer(f"the event files of {root} hold no scalars")
     empty = tuple(Skipped(run, "nothing was logged") for run, found in runs.items() if not found)
     return Table(path=root, rows=as_text(rows), skipped=empty)
+
+
+def merge(run: dict[str, Any], found: dict[str, Any]) -> None:
+    """Add what one folder holds to its run, whose step is the largest of all its folders."""
+    steps = [part["step"] for part in (run, found) if "step" in part]
+    run |= found
+    if steps:
+        run["step"] = max(steps)
 
 
 def owner(folder: Path, root: Path) -> tuple[str, str]:
