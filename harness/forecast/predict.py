@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from harness.errors import WrongInput
 from harness.forecast.backtest import Backtest, rolling_origin
@@ -194,10 +193,12 @@ def predict_point(
     backtest: Backtest,
     other: tuple[Observations, Target] | None,
 ) -> Prediction:
+    from scipy.special import ndtri
+
     params, tokens = np.array([target.params]), np.array([target.tokens])
     by_member = ensemble.member_log_loss(params, tokens)[:, 0]
     point = float(by_member.mean())
-    z = float(special.ndtri(0.5 + config.level / 2))
+    z = float(ndtri(0.5 + config.level / 2))
     ratio = target.budget / float(observations.flops.max())
     low, high = fit_quantiles(observations, target, config, ensemble)
     noise = run_noise(observations, fit)

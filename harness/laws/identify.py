@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from scipy import special
 
 from harness.laws.observations import Observations, cells, levels
 from harness.laws.profile import Profile
@@ -184,6 +183,8 @@ def check_curvature(solution: Solution) -> list[Check]:
 
     Rows far off the law are weighted down as by a Huber loss, so that outliers do not pass for a bend.
     """
+    from scipy.special import fdtr
+
     problem = solution.problem
     _, gradient = problem.law.gradient(solution.theta, problem.u, problem.v)
     squares = np.column_stack([problem.u**2, problem.u * problem.v, problem.v**2])
@@ -200,7 +201,7 @@ def check_curvature(solution: Solution) -> list[Check]:
         return []
     share = 1 - curved / plain
     statistic = (plain - curved) / 3 / (curved / freedom)
-    chance = 1 - float(special.fdtr(3, freedom, statistic))
+    chance = 1 - float(fdtr(3, freedom, statistic))
     residual = math.sqrt(plain / (len(solution.residual) - own.shape[1]))
     certain = chance < CURVATURE_LEVEL and share > CURVATURE_SHARE
     reason = (

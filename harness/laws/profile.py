@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special
 
 from harness.laws.newton import minimise
 from harness.laws.solve import SMALLEST_FLOOR, Solution, likelihood_scale
@@ -41,6 +40,8 @@ class Profile:
 
 def profile_floor(solution: Solution, level: float) -> Profile:
     """Profile likelihood of E, scaled by `likelihood_scale`; the threshold allows for few rows (t)."""
+    from scipy.special import stdtrit
+
     problem, count = solution.problem, solution.theta.shape[1]
     smallest = float(np.exp(problem.y.min()))
     floor = smallest * np.concatenate([[SMALLEST_FLOOR], np.linspace(0, 1, GRID)[1:-1], [0.999]])
@@ -53,7 +54,7 @@ def profile_floor(solution: Solution, level: float) -> Profile:
     rise = np.maximum(held.objective - solution.objective, 0.0)
     statistic = 2 * rise / max(scale, 1e-300)
     freedom = max(len(solution.residual) - count, 1)
-    threshold = float(special.stdtrit(freedom, 0.5 + level / 2)) ** 2
+    threshold = float(stdtrit(freedom, 0.5 + level / 2)) ** 2
     return Profile(
         floor=tuple(floor.tolist()),
         statistic=tuple(np.minimum(statistic, 1e12).tolist()),

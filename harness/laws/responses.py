@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from harness.errors import CannotAnswer, WrongInput
 from harness.laws.bootstrap import WARM_DELTA, Interval
@@ -223,9 +222,11 @@ def refit(step: Step, *, weights: Floats | None = None, targets: Floats | None =
 def expanded(level: float, runs: int, free: int, resampling: Resampling) -> float:
     """The level whose percentiles cover `level`: resamples of few runs scatter too little, by
     sqrt((n-p)/n) unless residuals were inflated, and have no Student tails (Hesterberg 1411.5279)."""
+    from scipy.special import ndtr, stdtrit
+
     freedom = max(runs - free, 1)
     shrunk = 1.0 if resampling is Resampling.residuals else math.sqrt(runs / freedom)
-    return float(1 - 2 * special.ndtr(shrunk * special.stdtrit(freedom, (1 - level) / 2)))
+    return float(1 - 2 * ndtr(shrunk * stdtrit(freedom, (1 - level) / 2)))
 
 
 # Results ------------------------------------------------------------------------------------------------

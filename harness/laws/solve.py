@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special
 
 from harness.errors import CannotAnswer
 from harness.laws.config import LawConfig, LawName
@@ -80,7 +79,7 @@ def likelihood_scale(residual: Floats, delta: float, n_parameters: int) -> float
     scale = robust_scale(residual, n_parameters)
     if scale == 0.0 or math.isinf(delta):
         return psi_squared
-    return psi_squared / float(special.erf(delta / scale / math.sqrt(2)))
+    return psi_squared / math.erf(delta / scale / math.sqrt(2))
 
 
 def bounds(law: Law, y: Floats) -> tuple[Floats, Floats]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from scipy import special
 
 from harness.laws.forms.form import Form, Parameter, Rows, amplitude
 from harness.laws.surfaces import Floats
@@ -16,19 +15,23 @@ RATES = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 def evaluate_sigmoid(values: Floats, rows: Rows) -> tuple[Floats, list[Floats]]:
+    from scipy.special import expit
+
     a, k, midpoint, b = values
     away = rows["loss"] - midpoint
-    share = special.expit(k * away)
+    share = expit(k * away)
     slope = a * share * (1 - share)
     return a * share + b, [share, slope * away, -slope * k, np.ones_like(share)]
 
 
 def sigmoid_starts(rows: Rows, accuracy: Floats) -> Floats:
     """a and b enter linearly."""
+    from scipy.special import expit
+
     middle = float(np.median(rows["loss"]))
     found = []
     for k, times in itertools.product(STEEPNESS, MIDPOINTS):
-        share = special.expit(k * (rows["loss"] - times * middle))
+        share = expit(k * (rows["loss"] - times * middle))
         (a, b), *_ = np.linalg.lstsq(np.column_stack([share, np.ones_like(share)]), accuracy, rcond=None)
         found.append([min(a, -0.02), k, times * middle, b])
     return np.array(found)

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from harness.laws.forms.form import Form, Rows
 from harness.laws.forms.solve import Response, Surface
@@ -31,6 +30,8 @@ def missing_curvature(
     `residual` [n] is of ln L, `free` [p] says which parameters were fitted. Rows far off are weighted down
     as by a Huber loss, so that outliers do not pass for a bend.
     """
+    from scipy.special import fdtr
+
     none = np.zeros(0)
     jacobian = Surface(form, rows, Response.log).gradient(theta[None], none, none)[1][0]
     own, extra = jacobian[:, free], products(form, rows)
@@ -46,7 +47,7 @@ def missing_curvature(
         return ""
     share = 1 - curved / plain
     statistic = (plain - curved) / len(extra) / (curved / freedom)
-    chance = 1 - float(special.fdtr(len(extra), freedom, statistic))
+    chance = 1 - float(fdtr(len(extra), freedom, statistic))
     if chance >= CURVATURE_LEVEL or share <= CURVATURE_SHARE:
         return ""
     return (

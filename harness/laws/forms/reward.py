@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from scipy import special
 
 from harness.laws.forms.form import Form, Parameter, Rows
 from harness.laws.surfaces import Floats
@@ -18,20 +17,24 @@ REWARD_RANGE = (-1e9, 1e9)
 
 
 def evaluate(values: Floats, rows: Rows) -> tuple[Floats, list[Floats]]:
+    from scipy.special import expit
+
     start, plateau, midpoint, steepness = values
     away = np.log(rows["compute"]) - np.log(midpoint)
-    share = special.expit(steepness * away)
+    share = expit(steepness * away)
     slope = (plateau - start) * share * (1 - share)
     reward = start + (plateau - start) * share
     return reward, [1 - share, share, -slope * steepness / midpoint, slope * away]
 
 
 def starts(rows: Rows, reward: Floats) -> Floats:
+    from scipy.special import expit
+
     log_c = np.log(rows["compute"])
     found = []
     for place, steepness in itertools.product(PLACES, STEEPNESS):
         middle = log_c.min() + place * np.ptp(log_c)
-        share = special.expit(steepness * (log_c - middle))
+        share = expit(steepness * (log_c - middle))
         (start, plateau), *_ = np.linalg.lstsq(np.column_stack([1 - share, share]), reward, rcond=None)
         found.append([start, plateau, np.exp(middle), steepness])
     return np.array(found)

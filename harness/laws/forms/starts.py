@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
-from scipy import optimize
 
 from harness.laws.surfaces import Floats
 
@@ -20,11 +19,13 @@ def projected(
     target: Floats,
 ) -> list[tuple[Floats, tuple[float, ...]]]:
     """For each shape the non-negative amplitudes of the columns design(*shape), by relative error."""
+    from scipy.optimize import nnls
+
     found = []
     for shape in shapes:
         columns = np.column_stack([np.broadcast_to(c, target.shape) for c in design(*shape)])
         size = np.maximum(np.abs(columns).max(axis=0), 1e-300)
-        solved, _ = optimize.nnls(columns / size / target[:, None], np.ones(len(target)))
+        solved, _ = nnls(columns / size / target[:, None], np.ones(len(target)))
         found.append((np.maximum(solved, SMALLEST_SHARE * target.min()) / size, shape))
     return found
 
