@@ -84,11 +84,12 @@ def check_groups(settings: Experiment) -> None:
     if settings.format is Format.json:
         forward = {"logits": scales.readout, "residual": scales.residual, "attention": scales.attention}
         weights = [{**asdict(rule), "kind": rule.kind.value} for rule in rules]
-        print_json({"m_d": scales.m_d, "m_L": scales.m_L, "scales": forward, "weights": weights})
+        multipliers = {"width": scales.width_multiplier, "depth": scales.depth_multiplier}
+        print_json({"multipliers": multipliers, "scales": forward, "weights": weights})
         return
     print_weights(
-        f"{settings.model.name}, {settings.parametrization.kind.value}: {scales.m_d:.4g} times the base "
-        f"width, {scales.m_L:.4g} times the base depth",
+        f"{settings.model.name}, {settings.parametrization.kind.value}: width {scales.width_multiplier:.4g} "
+        f"and depth {scales.depth_multiplier:.4g} times the base's",
         rules,
         [
             f"logits x {scales.readout:.4g}, residual branches x {scales.residual:.4g}, "

@@ -1,9 +1,10 @@
 """How a model changes with its width and depth, as numbers. No torch.
 
-m_d is the width over the base width, m_L the depth over the base depth. `standard` has m_d = m_L = 1
-throughout, muP (Yang et al. 2022, arXiv:2203.03466) has m_L = 1, CompleteP (Dey et al. 2025,
-arXiv:2505.01618, table 1) has both; the formulas below are the same for all three. At the base shape all
-three are one model, but for the scale of attention: 1 / sqrt(head_dim) in `standard`, 1 / head_dim else.
+The width multiplier (m_d in the papers) is the width over the base width, the depth multiplier (m_L) the
+depth over the base depth. CompleteP (Dey et al. 2025, arXiv:2505.01618, table 1) follows both, muP (Yang
+et al. 2022, arXiv:2203.03466) has a depth multiplier of 1, `standard` has both at 1; the formulas are the
+same for all three. At the base shape they are one model, but for the scale of attention: 1 / sqrt(head_dim)
+in `standard`, 1 / head_dim in the others.
 """
 
 from __future__ import annotations
@@ -54,42 +55,44 @@ class WeightRule:
 
 @dataclass(frozen=True)
 class Parametrization:
-    """The rules for one shape. `alpha` is the exponent of the depth."""
+    """The rules for one shape. `alpha` is the exponent of the depth, `attention` the scale of the scores."""
 
     shape: ModelShape
-    m_d: float
-    m_L: float
+    width_multiplier: float
+    depth_multiplier: float
     alpha: float
     attention: float
 
     @property
     def residual(self) -> float:
         """A block's branch F enters as x + residual * F(x)."""
-        return self.m_L**-self.alpha
+        return self.depth_multiplier**-self.alpha
 
     @property
     def readout(self) -> float:
         """Scale of the logits."""
-        return 1 / self.m_d
+        return 1 / self.width_multiplier
 
     def init_std(self, init: InitConfig, name: str, fan_in: int) -> float:
-        """Standard deviation at the start of a matrix with `fan_in` inputs: sigma^2 / m_d where the fan-in
-        grows with the width, constant where it does not."""
+        """Standard deviation at the start of a matrix with `fan_in` inputs. A hidden one's falls with the
+        width by its fan-in; the embedding's and the readout's stay those of the base."""
+        base_width = self.shape.width / self.width_multiplier
+        base_depth = self.shape.depth / self.depth_multiplier
         match weight_kind(name, is_matrix=True):
             case WeightKind.embedding:
-                return init.embedding_gain / (self.shape.width / self.m_d) ** 0.5
+                return init.embedding_gain / base_width**0.5
             case WeightKind.readout:
-                return init.gain / (self.shape.width / self.m_d) ** 0.5
+                return init.gain / base_width**0.5
         std = init.gain / fan_in**0.5
-        return std / (2 * self.shape.depth / self.m_L) ** 0.5 if name.endswith(INTO_RESIDUAL) else std
+        return std / (2 * base_depth) ** 0.5 if name.endswith(INTO_RESIDUAL) else std
 
     def multipliers(self, kind: WeightKind) -> Multipliers:
-        """Adam's: its steps do not shrink with the gradient, so the rate must where inputs add up."""
-        depth = self.m_L ** (self.alpha - 1)
-        eps = self.m_L**-self.alpha / self.m_d
+        """For Adam, whose steps keep their size as gradients shrink."""
+        width, depth = self.width_multiplier, self.depth_multiplier ** (self.alpha - 1)
+        eps = self.residual / width
         match kind:
             case WeightKind.hidden:
-                return Multipliers(lr=depth / self.m_d, weight_decay=self.m_d, eps=eps)
+                return Multipliers(lr=depth / width, weight_decay=width, eps=eps)
             case WeightKind.block_norm:
                 return Multipliers(lr=depth, weight_decay=1.0, eps=eps)
             case WeightKind.embedding | WeightKind.readout | WeightKind.final_norm:
@@ -97,14 +100,14 @@ class Parametrization:
 
 
 def parametrize(config: ParametrizationConfig, shape: ModelShape) -> Parametrization:
-    m_d, m_L = shape.width / config.base_width, shape.depth / config.base_depth
+    width, depth = shape.width / config.base_width, shape.depth / config.base_depth
     match config.kind:
         case ParametrizationKind.standard:
             return Parametrization(shape, 1.0, 1.0, 1.0, 1 / math.sqrt(shape.head_dim))
         case ParametrizationKind.mup:
-            return Parametrization(shape, m_d, 1.0, 1.0, 1 / shape.head_dim)
+            return Parametrization(shape, width, 1.0, 1.0, 1 / shape.head_dim)
         case ParametrizationKind.complete_p:
-            return Parametrization(shape, m_d, m_L, config.depth_exponent, 1 / shape.head_dim)
+            return Parametrization(shape, width, depth, config.depth_exponent, 1 / shape.head_dim)
 
 
 def weight_kind(name: str, *, is_matrix: bool) -> WeightKind:

@@ -30,7 +30,7 @@ def build(kind: str, model: ModelConfig = LARGE, **changes: object):
 @pytest.mark.parametrize("alpha", [1.0, 0.5])
 def test_complete_p_is_table_1(alpha):
     rules = rules_of("complete_p", alpha=alpha)
-    assert (rules.m_d, rules.m_L) == (M_D, M_L)
+    assert (rules.width_multiplier, rules.depth_multiplier) == (M_D, M_L)
     assert rules.residual == pytest.approx(M_L**-alpha)
     assert rules.readout == pytest.approx(1 / M_D)
     assert rules.attention == 1 / 16

@@ -188,7 +188,7 @@ def test_the_check_shows_and_writes_table_figure_and_numbers(toy_root, tmp_path,
 def test_groups_are_shown_as_the_optimizer_has_them(toy_root, capsys):
     check_groups(settings_of(toy_root, *WIDE_AND_DEEP, "parametrization=complete_p", "format=json"))
     shown = json.loads(capsys.readouterr().out)
-    assert (shown["m_d"], shown["m_L"]) == (2, 3)
+    assert shown["multipliers"] == {"width": 2, "depth": 3}
     weights = {weight["name"]: weight for weight in shown["weights"]}
     assert len(weights) == 10
     down = weights["blocks.*.mlp.down.weight"]
@@ -202,7 +202,7 @@ def test_groups_are_shown_as_the_optimizer_has_them(toy_root, capsys):
 
 def test_the_standard_parametrization_leaves_every_hash_as_it_was(planned_run):
     run = planned_run()
-    frozen = read_cell(run).frozen
+    frozen = run.config()
     older = {**frozen, "config": {k: v for k, v in frozen["config"].items() if k != "parametrization"}}
     assert science_hash(older) == science_hash(frozen) == run.config()["hash"]
     unread = planned_run("parametrization.base_width=32")
@@ -221,3 +221,10 @@ def test_two_rules_for_the_width_are_refused(toy_root):
     assert settings_of(toy_root, "parametrization=mup").optim.width_exponent == 0
     with pytest.raises(WrongInput, match=r"parametrization=mup.*add optim\.width_exponent=0"):
         settings_of(toy_root, "parametrization=mup", "optim.width_exponent=1")
+
+
+def test_what_belongs_to_no_check_is_refused(toy_root):
+    with pytest.raises(WrongInput, match="widths and depths belong to check=coordinates"):
+        settings_of(toy_root, "widths=[32,64]")
+    with pytest.raises(WrongInput, match="check=groups looks at model"):
+        settings_of(toy_root, "check=groups", "cell=runs/a/b")
