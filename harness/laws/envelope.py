@@ -20,7 +20,7 @@ import numpy as np
 from harness.errors import CannotAnswer
 from harness.laws.allocation import FEWEST_BUDGETS, SPAN, Allocation, fit_line
 from harness.laws.config import FitConfig
-from harness.laws.isoflop import FEWEST_POINTS, SLICE_WIDTH, RowNumbers, find_slices
+from harness.laws.isoflop import FEWEST_POINTS, SLICE_WIDTH, RowNumbers, SliceFault, find_slices
 from harness.laws.noise import fit_surface
 from harness.laws.observations import SAME_SIZE, Observations, levels
 from harness.laws.surfaces import Floats
@@ -40,7 +40,10 @@ SAME_POINT = 1.01
 
 @dataclass(frozen=True)
 class Curve:
-    """One size: knots in ln C, the row numbers behind each of them, ln N and ln(C / ND)."""
+    """One size: knots in ln C, the row numbers behind each of them, ln N and ln(C / ND).
+
+    It reaches a share of `SLICE_WIDTH` beyond its ends, where its loss stays that of the end.
+    """
 
     log_c: Floats
     rows: tuple[RowNumbers, ...]
@@ -55,13 +58,12 @@ class Curve:
         """ln L [K] at one budget from ln L of all rows [K, n]: monotone between the knots."""
         from scipy.interpolate import PchipInterpolator
 
-        knots = np.column_stack([rows[:, at].mean(axis=1) for at in self.rows])
-        if len(self.log_c) == 1:
-            return knots[:, 0]
-        near = slice(max(0, int(np.searchsorted(self.log_c, log_c)) - 3), None)
-        near = slice(near.start, near.start + 6)
-        x, y = self.log_c[near], knots[:, near]
-        return PchipInterpolator(x, y, axis=1)(np.clip(log_c, x[0], x[-1])) if len(x) > 1 else y[:, 0]
+        first = max(0, int(np.searchsorted(self.log_c, log_c)) - 3)
+        near = slice(first, first + 6)  # all that a monotone cubic looks at
+        x, y = self.log_c[near], np.column_stack([rows[:, at].mean(axis=1) for at in self.rows[near]])
+        if len(x) == 1:
+            return y[:, 0]
+        return PchipInterpolator(x, y, axis=1)(np.clip(log_c, x[0], x[-1]))
 
 
 @dataclass(frozen=True)
@@ -103,16 +105,17 @@ def fit_envelope(
 ) -> Envelope:
     """Approach 1. `budgets` are those of the isoFLOP slices, or `BUDGETS` over the span of the runs.
 
-    `noise` [K, n] is added to ln L; without it, as much as the rows scatter around a surface. Rows that
-    cannot support the approach come back with reasons, not as an error.
+    `noise` [K, n] is added to ln L; without it, independent noise as large as the scatter of the rows
+    around a surface (for points of curves, whose noise goes together, give it). Rows that cannot support
+    the approach come back with reasons, not as an error.
     """
     sigma = None
     if noise is None:
         try:
-            surface = fit_surface(observations)
+            surface = fit_surface(near_minimum(observations))
         except CannotAnswer as error:
             return Envelope((), (str(error),))
-        sigma, noise = surface.sigma, surface.draws(config.bootstraps, config.seed)
+        sigma, noise = surface.sigma, surface.draws((config.bootstraps, len(observations)), config.seed)
     log_loss = np.log(observations.loss)
     rows = np.concatenate([log_loss[None], log_loss + noise])
     curves = size_curves(observations)
@@ -125,6 +128,15 @@ def fit_envelope(
     lost = float(np.isnan(allocation.params.slope).mean())
     reasons = (f"{lost:.0%} of the noise replicates have no envelope",) if lost > 1 - config.level else ()
     return Envelope(optima, reasons, allocation, sigma)
+
+
+def near_minimum(observations: Observations) -> Observations:
+    """The rows of usable isoFLOP slices where there are some: far off the optimum a surface may not hold."""
+    slices = [s for s in find_slices(observations) if s.fault is SliceFault.none]
+    if len(slices) < FEWEST_BUDGETS:
+        return observations
+    kept = np.concatenate([s.rows for s in slices])
+    return observations.subset(np.isin(np.arange(len(observations)), kept))
 
 
 def allocate(usable: Sequence[BudgetOptimum]) -> Allocation:

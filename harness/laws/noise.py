@@ -39,15 +39,15 @@ class Surface:
         ends = (theta <= problem.lower[ALPHA:] + 1e-6) | (theta >= problem.upper[ALPHA:] - 1e-6)
         return bool(ends.any())
 
-    def draws(self, count: int, seed: int) -> Floats:
-        """Noise in log loss [count, n].
+    def draws(self, shape: tuple[int, int], seed: int) -> Floats:
+        """Noise in log loss [replicates, rows].
 
         Each replicate has a sigma of its own, drawn as widely as `freedom` leaves it open: with a few
         rows to spare, one sigma for all would make every interval too narrow.
         """
         rng = np.random.default_rng(seed)
-        sigmas = self.sigma * np.sqrt(self.freedom / rng.chisquare(self.freedom, size=count))
-        return sigmas[:, None] * rng.standard_normal((count, len(self.solution.residual)))
+        sigmas = self.sigma * np.sqrt(self.freedom / rng.chisquare(self.freedom, size=shape[0]))
+        return np.asarray(sigmas[:, None] * rng.standard_normal(shape))
 
     def refit(self, log_loss: Floats) -> Floats:
         """theta [K, 5] of replicates of ln L [K, n], from this surface's own optimum."""
