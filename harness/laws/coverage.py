@@ -38,7 +38,7 @@ def pass_at_k(attempts: int, correct: int, k: int) -> float:
     if n - c < k:
         return 1.0
     few, many = min(c, k), max(c, k)
-    return float(-np.expm1(np.log1p(-many / (n - np.arange(few))).sum()))
+    return 0.0 if c == 0 else float(-np.expm1(np.log1p(-many / (n - np.arange(few))).sum()))
 
 
 def fit_coverage(source: Source, config: FitConfig) -> ResponseFit:
@@ -74,10 +74,6 @@ def fit_coverage(source: Source, config: FitConfig) -> ResponseFit:
 def from_counts(source: Source, config: FitConfig) -> ResponseFit:
     """Coverage at 1, 2, 4, ... up to the fewest attempts; a replicate redraws problems."""
     table = source.read("attempts", "correct")
-    if any(item.reason == "duplicate" for item in table.dropped):
-        raise WrongInput(
-            f"{source.path}: rows with equal counts may be one problem twice; name each: columns={{run_id: ...}}"
-        )
     for name in ("attempts", "correct"):
         whole(table, name, least=0 if name == "correct" else 1)
     k, solved = pass_matrix(table)

@@ -19,7 +19,7 @@ from harness.laws.bootstrap import WARM_DELTA, Interval
 from harness.laws.config import FitConfig, LawName, Resampling
 from harness.laws.fit import FitStatus, dropped_json, finite
 from harness.laws.forms.fit import DEGENERATE, boundary, conventions, doubts, standard_errors
-from harness.laws.forms.form import Form, RowNumbers, Rows
+from harness.laws.forms.form import Form, RowNumbers, Rows, predict
 from harness.laws.forms.resample import interval, size_clusters
 from harness.laws.forms.solve import Objective, Optimised, respond, solve_form, to_values
 from harness.laws.newton import minimise
@@ -65,6 +65,10 @@ class Step:
     how: Objective
     solution: Optimised
 
+    def predict(self, columns: Mapping[str, object]) -> Floats:
+        """The response [n]."""
+        return predict(self.form, self.params, columns)
+
     @property
     def n(self) -> int:
         """Rows of data."""
@@ -107,10 +111,15 @@ def fit_step(
 
     Raises CannotAnswer for too few rows or rows that are not positive numbers.
     """
+    if bad := int((~(response > 0)).sum()):
+        raise CannotAnswer(
+            f"{quantity} is not positive on {bad} of {len(response)} rows; leave them out: where={quantity}>0"
+        )
     found = solve_form(form, rows, response, how)
     values = to_values(form, found.theta)
     params = {name: float(value) for name, value in zip(form.names, values, strict=True)}
-    errors, degeneracy = standard_errors(form, found, how)
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors, degeneracy = standard_errors(form, found, how)
     fitted = found.problem.law.log_loss(found.theta[None], found.problem.u, found.problem.v)[0]
     target = respond(how.response, response[found.used])[0]
     reasons, at_limit = ends(form, found, how, limits)

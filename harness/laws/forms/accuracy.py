@@ -72,6 +72,7 @@ ERROR = Form(
     name="error",
     parameters=(Parameter("epsilon", 1e-3, 1.0), amplitude("k"), Parameter("gamma", 1e-2, 1e2)),
     columns=("loss",),
+    second_derivatives=False,
     evaluate=evaluate_exponential,
     starts=exponential_starts,
 )

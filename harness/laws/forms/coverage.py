@@ -33,4 +33,5 @@ COVERAGE = Form(
     columns=("samples",),
     evaluate=evaluate,
     starts=starts,
+    second_derivatives=False,
 )

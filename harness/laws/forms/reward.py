@@ -49,4 +49,5 @@ REWARD = Form(
     columns=("compute",),
     evaluate=evaluate,
     starts=starts,
+    second_derivatives=False,
 )
