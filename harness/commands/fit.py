@@ -77,6 +77,9 @@ class Settings(Experiment):
             raise ValueError(f"at={self.at} must be rows of numbers")
         if (self.at or self.checkpoints) and self.fit.law.name not in RESPONSE_LAWS:
             raise ValueError(f"law={self.fit.law.name.value} has no use for at= or checkpoints=; see --help")
+        if (self.approaches or self.sensitivity or self.checklist) and self.fit.law.name in RESPONSE_LAWS:
+            what = "approaches=, sensitivity= or checklist="
+            raise ValueError(f"law={self.fit.law.name.value} has no use for {what}")
         if self.figure and not self.sensitivity:
             raise ValueError("figure= draws what sensitivity=true finds; give both")
         if any(not (math.isfinite(budget) and budget > 0) for budget in self.flops):

@@ -17,7 +17,7 @@ from harness.laws.bootstrap import MULTIPLES, Interval
 from harness.laws.config import FitConfig
 from harness.laws.envelope import BudgetOptimum, Envelope, fit_envelope
 from harness.laws.fit import FitStatus, finite
-from harness.laws.isoflop import IsoFlop, fit_isoflop
+from harness.laws.isoflop import SLICE_WIDTH, IsoFlop, fit_isoflop
 from harness.laws.observations import Observations
 
 
@@ -128,6 +128,7 @@ def isoflop_answer(found: IsoFlop, config: FitConfig, budgets: Sequence[float]) 
         "raw_exponent_a": raw and raw.exponent_a,
         "raw_interval": raw and raw.exponent_interval(config.level),
         "bias_bound": found.bias_bound,
+        "budget_tolerance": SLICE_WIDTH - 1,
         "slices": slices_json(found),
     }
     return answer(Approach.isoflop, found.corrected, found.reasons, details, config, budgets)

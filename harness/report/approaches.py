@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,12 +43,33 @@ def optimum_cells(optimum: dict[str, Any]) -> tuple[str, ...]:
 
 
 def remarks(answer: Answer) -> list[str]:
-    """What a reader must know of one approach: why it cannot answer, and the bias of its parabolas."""
+    """What a reader must know of one approach: why it cannot answer, what it left out, and its bias."""
     label = f"approach {answer.approach.value}"
     lines = [f"{label} is not identified: {reason}" for reason in answer.reasons]
-    if answer.approach is Approach.isoflop and answer.exponent_a is not None:
-        lines.append(f"{label}: {vertex_bias(answer.details)}")
+    if answer.exponent_a is None:
+        return lines
+    match answer.approach:
+        case Approach.envelope:
+            lines.append(f"{label}: {envelope_census(answer.details)}")
+        case Approach.isoflop:
+            lines += [f"{label}: {text(answer.details)}" for text in (slice_census, vertex_bias)]
     return lines
+
+
+def envelope_census(details: dict[str, Any]) -> str:
+    budgets = details["budgets"]
+    usable = sum(b["usable"] for b in budgets)
+    noise = f"noise {details['residual']:.2%} of the loss"
+    return f"the best size lies between others at {usable} of {len(budgets)} budgets; {noise}"
+
+
+def slice_census(details: dict[str, Any]) -> str:
+    """How many slices count, and why the others do not."""
+    faults = Counter(s["fault"] for s in details["slices"])
+    usable = faults.pop("", 0)
+    left_out = "".join(f"; {fault} in {count}" for fault, count in faults.items())
+    tolerance = f"within {details['budget_tolerance']:.0%} of a budget"
+    return f"{usable} of {len(details['slices'])} slices of runs {tolerance} have a usable minimum{left_out}"
 
 
 def vertex_bias(details: dict[str, Any]) -> str:

@@ -21,9 +21,13 @@ from harness.laws.counting import (
     total_params,
 )
 from harness.laws.envelope import Envelope, fit_envelope
+from harness.laws.forms.chinchilla import CHINCHILLA
+from harness.laws.forms.fit import fit_form
+from harness.laws.forms.solve import Objective, Response
 from harness.laws.observations import FLOPS_GIVEN, Observations, Row, collect
 from harness.laws.sources.files import read_table
 from harness.laws.surfaces import Floats
+from harness.laws.tables import observations_from_table
 
 from ..public_data import public_table
 from .designs import EPOCH
@@ -237,3 +241,18 @@ def test_the_published_table_of_approach_2():
     tokens = np.array([7.7e9, 20e9, 219.5e9, 1.7e12, 4.3e12, 7.1e12, 13.4e12, 26.5e12, 292e12])
     line = fit_line(np.log10(sizes), np.log10(tokens)[None], np.ones(9))
     assert (line.slope[0], line.intercept[0]) == pytest.approx((1.04096, 0.93539), abs=5e-6)
+
+
+# Least squares of the loss on the digitised runs --------------------------------------------------------
+
+
+def test_scalefit_below_1e21():
+    """The apple ml-scalefit run of goldens 2.4: residuals of L itself, 217 rows, to every digit printed."""
+    table = public_table("chinchilla_epoch.csv")
+    rows = observations_from_table(table, ["excluded_by_epoch=0", "flops<1e21"])
+    columns = {"params": rows.params, "tokens": rows.tokens}
+    fit = fit_form(CHINCHILLA, columns, rows.loss, Objective(Response.loss, math.inf))
+    published = {"E": 1.9051, "alpha": 0.3511, "beta": 0.4587}
+    assert len(rows) == 217
+    assert {name: fit.params[name] for name in published} == pytest.approx(published, abs=5e-5)
+    assert 2 * fit.objective == pytest.approx(0.062414, abs=5e-7)
