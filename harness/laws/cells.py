@@ -28,56 +28,63 @@ def label_of(cells: Cells, otherwise: str) -> str:
 
 
 def value_of(cells: Cells, column: str) -> float:
-    found = number(cells.get(column, ""))
+    text = cells.get(column)
+    found = number(text) if text else None
     return math.nan if found is None else found
 
 
 def number_fault(label: str, cells: Cells, columns: Sequence[str]) -> str:
     """Why one of the columns is no number; empty when all are."""
-    return next(filter(None, (cell_fault(label, cells, column) for column in columns)), "")
+    for column in columns:
+        if math.isnan(value_of(cells, column)):
+            return cell_fault(label, cells, column)
+    return ""
 
 
 def cell_fault(label: str, cells: Cells, column: str) -> str:
-    """Why a cell is no number; empty when it is one.
+    """Why a cell is no finite number.
 
     Raises WrongInput on a labelled number such as 1.3B: labels are rounded (of the runs of Muennighoff et
     al. 2305.16264 the "25m" have 35.5 million parameters), so the exact count has to be given.
     """
     text = cells.get(column, "").strip()
-    if number(text) is not None:
-        return ""
     if text.lower() in MISSING:
         return f"{column} is missing"
     if text.lower() in NOT_FINITE:
         return f"{column} is not finite"
     if LABELLED.fullmatch(text):
-        raise WrongInput(f"{column} is {text!r} at {label}; write it out exactly, such as 1345000000")
+        raise WrongInput(
+            f"{column} is {text!r} at {label}; write the plain number, without unit or separators"
+        )
     return f"{column} is not a number"
 
 
 def row_of_cells(label: str, cells: Cells, params_column: str) -> Row:
+    numbers = ("loss", params_column, "tokens")
+    loss, params, tokens = (value_of(cells, name) for name in numbers)
     seed, data_seed = cells.get("seed", ""), cells.get("data_seed", "")
-    flops, step = value_of(cells, "flops"), value_of(cells, "step")
+    flops = ("flops",) if cells.get("flops") else ()
+    step = value_of(cells, "step")
     return Row(
         name=label,
-        params=value_of(cells, params_column),
-        tokens=value_of(cells, "tokens"),
-        flops=flops if math.isfinite(flops) else None,
-        loss=value_of(cells, "loss"),
+        params=params,
+        tokens=tokens,
+        flops=value_of(cells, "flops") if flops else None,
+        loss=loss,
         group=cells.get("group", ""),
         seed=f"{seed}/{data_seed}" if data_seed else seed,
         corpus_hash=cells.get("corpus_hash", ""),
         tokenizer_hash=cells.get("tokenizer_hash", ""),
-        unique_tokens=unique_tokens_of(cells),
+        unique_tokens=unique_tokens_of(cells, tokens),
         step=step if math.isfinite(step) else 0.0,
-        fault=fault_of(cells) or number_fault(label, cells, ("loss", params_column, "tokens")),
+        fault=fault_of(cells) or number_fault(label, cells, (*numbers, *flops)),
     )
 
 
-def unique_tokens_of(cells: Cells) -> float | None:
+def unique_tokens_of(cells: Cells, tokens: float) -> float | None:
     """From the column, else tokens over epochs; None where neither is known."""
     unique, epochs = value_of(cells, "unique_tokens"), value_of(cells, "epochs")
-    found = value_of(cells, "tokens") / epochs if math.isnan(unique) and epochs > 0 else unique
+    found = tokens / epochs if math.isnan(unique) and epochs > 0 else unique
     return found if math.isfinite(found) else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import re
@@ -31,11 +32,16 @@ class Filter:
     symbol: str
     value: str
 
+    @functools.cached_property
+    def bound(self) -> float | None:
+        """The value as a number, if it is one."""
+        return number(self.value)
+
     def keeps(self, cell: str) -> bool:
         """An empty cell passes `!=` alone."""
-        left, right = number(cell), number(self.value)
-        if left is not None and right is not None:
-            return OPERATORS[self.symbol](left, right)
+        left = None if self.bound is None else number(cell)
+        if left is not None:
+            return OPERATORS[self.symbol](left, self.bound)
         if self.symbol in ("=", "!="):
             return OPERATORS[self.symbol](cell, self.value)
         return False

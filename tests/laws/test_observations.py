@@ -261,7 +261,7 @@ def test_columns_of_other_laws(tmp_path):
 @pytest.mark.parametrize("cell", ["1.3B", "20M tokens", "1,300,000", "7e9 params", "64 k"])
 def test_a_labelled_number_is_not_guessed_at(tmp_path, cell):
     table = write_csv(tmp_path / "t.csv", [GOOD, {**GOOD, "run_id": "b", "tokens": cell}])
-    with pytest.raises(WrongInput, match=f"tokens is '{cell}' at b; write it out exactly"):
+    with pytest.raises(WrongInput, match=f"tokens is '{cell}' at b; write the plain number"):
         observations_from_table(table)
 
 
