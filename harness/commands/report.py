@@ -20,6 +20,9 @@ from harness.errors import CannotAnswer
 from harness.forecast.seal import SealedForecast, open_seal
 from harness.laws.bootstrap import fit_json
 from harness.laws.fit import fit_law
+from harness.laws.observations import Observations
+from harness.laws.sensitivity import sensitivity
+from harness.laws.sources.source import Source, source_of
 from harness.report.page import Story, write_page
 from harness.report.terminal import print_json, print_lines
 from harness.runs import RECORD, RunDirectory, finished_records
@@ -45,7 +48,7 @@ def tell(settings: Settings) -> Story:
     source = runs_path(settings)
     observations = observe(settings, settings.fit.params, settings.fit.unit)
     fit = fit_law(observations, settings.fit.law, settings.fit.level)
-    records, skipped = finished_records(source) if source.is_dir() else ([], [])
+    records, skipped = finished_records(source) if source_of(source) is Source.records else ([], [])
     seal = settings.folder / SEAL
     sealed = open_seal(seal) if seal.exists() else None
     target = RunDirectory(settings.folder / str(sealed.target["run_id"])) if sealed else None
@@ -56,6 +59,7 @@ def tell(settings: Settings) -> Story:
         observations=observations,
         fit=fit,
         fit_json=fit_json(observations, fit, settings.fit),
+        sensitivity=other_choices(settings, observations),
         records=records,
         skipped=skipped,
         curves={r.run_id: RunDirectory(source / r.run_id).metrics() for r in records},
@@ -64,6 +68,16 @@ def tell(settings: Settings) -> Story:
         target_curve=target.metrics() if target else [],
         **outcome(sealed, target if record else None),
     )
+
+
+def other_choices(settings: Settings, observations: Observations) -> dict[str, Any] | None:
+    """None where the user's own setting has no optimum to move."""
+    try:
+        return sensitivity(
+            observations, settings.fit, counted=lambda kind, unit: observe(settings, kind, unit)
+        ).to_json()
+    except CannotAnswer:
+        return None
 
 
 def outcome(sealed: SealedForecast | None, target: RunDirectory | None) -> dict[str, Any]:

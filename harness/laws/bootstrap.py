@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.errors import CannotAnswer
 from harness.laws.config import FitConfig, Resampling
-from harness.laws.conventions import SIX_ND, TokenCost, allocate, token_cost
+from harness.laws.conventions import SIX_ND, TokenCost, allocate, stated, token_cost
 from harness.laws.fit import Fit, finite
 from harness.laws.newton import minimise
 from harness.laws.observations import SAME_SIZE, Observations
@@ -177,7 +177,7 @@ def fit_json(
     return {
         **fit.to_json(),
         "notes": [*fit.notes, *([cost.note] if cost.note else [])],
-        "conventions": {**observations.conventions, "flops_of_optimum": cost.label},
+        "conventions": stated(observations, cost),
         "intervals": param_intervals(replicates, config.level) if replicates else {},
         "bootstrap": None if replicates is None else bootstrap_json(replicates, config.level),
         "optimum": optima,

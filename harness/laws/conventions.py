@@ -8,7 +8,9 @@ not lie on one curve.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -54,16 +56,20 @@ class Curve:
         beyond = u - inside
         if self.sign < 0:  # going down, what is taken off the limit must not outgrow it
             beyond = np.maximum(beyond, 0.0)
-        log_excess = self.interpolated(inside) + self.slope * beyond
+        log_excess = through_points(self.log_x, self.log_excess)(inside) + self.slope * beyond
         return np.asarray(x * (self.limit + self.sign * np.exp(log_excess)))
 
-    def interpolated(self, u: Floats) -> Floats:
-        """Without a kink at the points: an optimum would be drawn to it."""
-        if len(self.log_x) == 1:
-            return np.full_like(u, self.log_excess[0])
-        from scipy.interpolate import pchip_interpolate
 
-        return np.asarray(pchip_interpolate(self.log_x, self.log_excess, u))
+@lru_cache(maxsize=16)
+def through_points(x: tuple[float, ...], y: tuple[float, ...]) -> Callable[[Floats], Floats]:
+    """Interpolates without a kink at the points, to which an optimum would be drawn. Kept, because making
+    it took three quarters of the search for an optimum."""
+    if len(x) == 1:
+        return lambda u: np.full_like(u, y[0])
+    from scipy.interpolate import PchipInterpolator
+
+    found: Callable[[Floats], Floats] = PchipInterpolator(x, y)
+    return found
 
 
 def curve_through(x: Floats, y: Floats, limit: float) -> Curve:
@@ -148,6 +154,12 @@ def token_cost(observations: Observations, kind: FlopsKind) -> TokenCost:
         return replace(SIX_ND, note=f"{reason}; budgets are in 6ND")
     how = "equal to 6ND" if curve.is_limit else "interpolated in N"
     return TokenCost(f"{observations.flops_kind}, {how}", curve)
+
+
+def stated(observations: Observations, cost: TokenCost) -> dict[str, str]:
+    """What every output says its numbers count. The exponent a is always that of N* under C = 6 N D, where
+    a law has one a."""
+    return {**observations.conventions, "flops_of_optimum": cost.label, "flops_of_exponent_a": FLOPS_6ND}
 
 
 def in_flops(observations: Observations, kind: FlopsKind) -> Observations:

@@ -18,7 +18,7 @@ import numpy as np
 from harness.errors import CannotAnswer, HarnessError
 from harness.laws.alternatives import Alternative, Fitted, Rows, alternatives, fit_with
 from harness.laws.config import FitConfig
-from harness.laws.conventions import SIZES, TokenCost, in_flops, size_conversion, token_cost
+from harness.laws.conventions import SIZES, TokenCost, in_flops, size_conversion, stated, token_cost
 from harness.laws.fit import FitStatus
 from harness.laws.observations import Observations
 
@@ -40,7 +40,8 @@ Progress = Callable[[str, int, int | None], None]
 @dataclass(frozen=True, kw_only=True)
 class Refit:
     """The answer under one choice. `params` and `tokens_per_param` count N as the user's own fit does, so
-    that they compare; `exponent_a` is of the refit's own N, `loss` in its own `loss_unit`. Figures are
+    that they compare; `exponent_a` is of the refit's own N and FLOPs around the target, `loss` in its own
+    `loss_unit`. Figures are
     None, with a reason, where there is no fit. `in_range` when it is identified and a defensible choice.
     """
 
@@ -132,7 +133,7 @@ def sensitivity(
     progress("refits under other choices", len(found), len(found))
     return Sensitivity(
         flops=target,
-        conventions={**rows.conventions, "flops_of_optimum": cost.label},
+        conventions={**stated(rows, cost), "flops_of_exponent_a": cost.label},
         base=base,
         refits=tuple(sorted(refits, key=lambda r: -distance(r.swing(base)))),
     )

@@ -22,6 +22,7 @@ from harness.laws.observations import Observations
 from harness.report.terminal import si
 
 PARAMS_TICKS = 60
+LEGEND_SIZES = 12
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ def law_figure(observations: Observations, fit: Fit, bet: Bet | None) -> str:
     """Loss against compute: the runs, the fitted law at each size, the bet and its outcome."""
     figure, axes = new_figure()
     sizes = np.unique(observations.params)
-    for colour, size in zip(colours(len(sizes)), sizes, strict=True):
-        mine = observations.params == size
-        axes.plot(observations.flops[mine], observations.loss[mine], "o", color=colour, ms=5, label=si(size))
+    every = -(-len(sizes) // LEGEND_SIZES)  # a digitised table has a size of its own a run
+    for at, (colour, size) in enumerate(zip(colours(len(sizes)), sizes, strict=True)):
+        mine, label = observations.params == size, None if at % every else si(size)
+        axes.plot(observations.flops[mine], observations.loss[mine], "o", color=colour, ms=5, label=label)
         per_token = float(np.median(observations.flops[mine] / observations.tokens[mine]))
         tokens = np.geomspace(observations.tokens[mine].min(), observations.tokens.max() * 2, PARAMS_TICKS)
         losses = [fit.predict(float(size), float(d)) for d in tokens]

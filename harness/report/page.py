@@ -15,6 +15,7 @@ from harness.laws.fit import Fit
 from harness.laws.observations import Observations
 from harness.report.figures import Bet, curve_figure, finite_bet, law_figure, residual_figure
 from harness.report.fits import span
+from harness.report.sensitivity import tornado_figure
 from harness.report.terminal import duration, si
 from harness.runs import RunRecord, Skipped, write_text
 
@@ -28,6 +29,7 @@ class Story:
     observations: Observations
     fit: Fit
     fit_json: dict[str, Any]
+    sensitivity: dict[str, Any] | None
     records: Sequence[RunRecord]
     skipped: Sequence[Skipped]
     curves: Mapping[str, Sequence[dict[str, Any]]]
@@ -55,6 +57,7 @@ def render(story: Story) -> str:
     return environment.get_template("page.html").render(
         story=story,
         law_svg=law_figure(story.observations, story.fit, bet_of(story)),
+        tornado_svg=tornado_figure(story.sensitivity) if story.sensitivity else None,
         residual_svg=residual_figure(story.observations, story.fit),
         curve_svg=curve_figure(story.curves, story.target_curve) if story.curves else None,
     )

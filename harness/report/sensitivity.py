@@ -67,10 +67,13 @@ def tornado_figure(result: dict[str, Any]) -> str:
         axes.barh(at, high - low, left=low, height=0.7, color="C0" if inside else "none", edgecolor="C0")
     axes.axvline(base, color="black", lw=0.8)
     axes.set_yticks(range(len(rows)), [title_of(row) for row in rows], fontsize=7)
-    conventions = result["conventions"]
-    axes.set(
-        xscale="log",
-        xlabel=f"tokens per parameter ({conventions['params']}) at {result['target']['flops']:.3g} FLOPs "
-        f"({result['target']['convention']}); loss in {conventions['loss']}",
+    conventions, target = result["conventions"], result["target"]
+    axes.set(xscale="log")
+    axes.use_sticky_edges = False
+    axes.margins(x=0.05)
+    axes.set_xlabel(
+        f"tokens per parameter ({conventions['params']})\nat {target['flops']:.3g} FLOPs "
+        f"({target['convention']}); loss in {conventions['loss']}",
+        fontsize=8,
     )
     return as_svg(figure)

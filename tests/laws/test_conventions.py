@@ -139,7 +139,8 @@ def test_6nd_on_demand_recounts_the_rows_and_says_so(rows):
 def test_every_output_names_its_conventions(rows):
     own = with_head(rows, 5e4)
     result = fit_json(own, fit_law(own, LawConfig()), FitConfig(bootstraps=20))
-    assert result["conventions"] == {**own.conventions, "flops_of_optimum": "as given, interpolated in N"}
+    named = {"flops_of_optimum": "as given, interpolated in N", "flops_of_exponent_a": FLOPS_6ND}
+    assert result["conventions"] == {**own.conventions, **named}
     assert result["optimum"][0]["flops"] == pytest.approx(own.flops.max())
     low, high = result["optimum"][0]["interval"]["params"]
     assert low <= result["optimum"][0]["params"] * (1 + 1e-6)

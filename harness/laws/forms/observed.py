@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.laws.bootstrap import MULTIPLES
 from harness.laws.config import FitConfig, LawConfig
-from harness.laws.conventions import TokenCost, token_cost
+from harness.laws.conventions import TokenCost, stated, token_cost
 from harness.laws.fit import dropped_json, finite
 from harness.laws.forms.fit import FormFit, fit_form
 from harness.laws.forms.form import Form
@@ -51,7 +51,7 @@ def form_json(
         **fit.to_json(),
         "loss_function": {"name": config.law.loss.value, "delta": finite(config.law.effective_delta)},
         "notes": [*fit.notes, *([cost.note] if cost.note else [])],
-        "conventions": {**observations.conventions, **fit.conventions, "flops_of_optimum": cost.label},
+        "conventions": {**stated(observations, cost), **fit.conventions},
         "dropped": dropped_json(observations.dropped),
         "data_hash": observations.data_hash(),
         "exponent_a": exponent_a(fit, largest) if allocates else None,
