@@ -12,6 +12,7 @@ from harness.laws.config import FitConfig, ParamsKind
 from harness.laws.fit import FitStatus
 from harness.laws.optima import cell_optimum, fit_batch_size, fit_learning_rate, valley
 from harness.laws.responses import Source
+from harness.report.responses import print_response
 
 from ..public_data import public_table
 
@@ -50,6 +51,11 @@ def test_planted_laws_are_found_again(tmp_path):
     assert [cell["edge"] for cell in lr.to_json()["cells"]] == [""] * 9
 
 
+def test_cells_are_printed(tmp_path, capsys):
+    print_response(fit_learning_rate(grid(tmp_path / "t.csv"), FitConfig(bootstraps=0)).to_json())
+    assert capsys.readouterr().out.count("inside") == 9
+
+
 def test_noise_is_seen_in_the_intervals(tmp_path):
     fit = fit_learning_rate(grid(tmp_path / "t.csv", noise=0.001), FitConfig(bootstraps=200))
     assert fit.status is FitStatus.identified
@@ -64,9 +70,7 @@ def test_noise_is_seen_in_the_intervals(tmp_path):
 
 def test_optima_at_the_edge_are_left_out_and_refused(tmp_path):
     """Every grid ends below the best rate: no cell is left."""
-    with pytest.raises(
-        CannotAnswer, match=r"0 of 9 .* cells .*: the best run has the largest lr of the grid"
-    ):
+    with pytest.raises(CannotAnswer, match=r"0 of 9 .* the best run has the largest lr of the grid"):
         fit_learning_rate(grid(tmp_path / "t.csv", shift=1 / 16), FitConfig(bootstraps=0))
 
 

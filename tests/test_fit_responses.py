@@ -1,0 +1,72 @@
+"""`harness fit` for accuracy, coverage, reward and tuned settings, as a person types it."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from harness.commands.fit import Settings
+from harness.commands.respond import respond
+from harness.config import compose_all
+from harness.errors import WrongInput
+
+
+def table(path, header, rows):
+    path.write_text("\n".join([header, *(",".join(map(str, row)) for row in rows)]))
+
+
+def reward_run(path, largest):
+    compute = np.linspace(100, largest, 30)
+    reward = 0.2 + 0.41 / (1 + (3000 / compute) ** 1.97)
+    table(path, "gpu_hours,score,stage", zip(compute, reward, ["rl"] * 30, strict=True))
+
+
+WORDS = ("law=reward", "columns={compute: gpu_hours, reward: score}", "fit.bootstraps=20")
+
+
+def asked(*words):
+    """What `harness fit` does with these words, in this process."""
+    settings = compose_all("fit", Settings, [list(words)])[0]
+    respond(settings, settings.at, settings.checkpoints)
+
+
+def test_json_has_the_shape_of_every_other_fit(tmp_path, monkeypatch, capsys):
+    reward_run(tmp_path / "t.csv", 8000)
+    monkeypatch.chdir(tmp_path)
+    asked(*WORDS, "runs=t.csv", 'where=["stage=rl"]', "at=[[16000],[32000.0]]", "format=json")
+    found = json.loads(capsys.readouterr().out)
+    issued = {"law", "status", "params", "objective", "n", "dropped", "conventions", "intervals", "data_hash"}
+    assert issued <= set(found)
+    assert abs(found["params"]["A"] - 0.61) < 1e-6
+    assert [point["compute"] for point in found["predictions"]] == [16000, 32000]
+    assert set(found["intervals"]) == {"R0", "A", "C_mid", "B"}
+
+
+def test_a_plateau_that_is_not_seen_ends_with_one_and_its_numbers(harness, tmp_path):
+    reward_run(tmp_path / "t.csv", 900)
+    done = harness("fit", *WORDS, "runs=t.csv", "at=[[1000]]", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "reward: not_identified" in done.stdout
+    assert "90% interval" in done.stdout
+    assert "beyond the largest compute 900" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (("law=reward",), "runs=table.csv"),
+        ((*WORDS, "runs=t.csv", "at=[[1,2]]"), "wants positive compute"),
+        ((*WORDS, "runs=t.csv", "at=[[many]]"), "rows of numbers"),
+        (("law=reward", "runs=t.csv"), "no column 'compute'"),
+        ((*WORDS, "runs=t.csv", "checkpoints=t.csv"), "checkpoints= is for law=downstream"),
+        (("law=chinchilla", "runs=t.csv", "checkpoints=t.csv"), "checkpoints="),
+    ],
+)
+def test_wrong_words(tmp_path, monkeypatch, words, said):
+    reward_run(tmp_path / "t.csv", 8000)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(WrongInput, match=re.escape(said)):
+        asked(*words)
