@@ -32,7 +32,7 @@ SPREAD_FLOOR = 0.33
 """The spread of an optimum counts as at least this share of the distance between sizes (Porian et al.)."""
 
 BUDGETS = 24
-"""Log-spaced budgets where the runs themselves do not share any."""
+"""Log-spaced budgets where the runs themselves do not share any; fewer where they would be one budget."""
 
 SAME_POINT = 1.01
 """Points of one size whose compute lies within this factor are repeats and are averaged."""
@@ -190,7 +190,9 @@ def default_budgets(observations: Observations) -> list[float]:
     ]
     if len(shared) >= FEWEST_BUDGETS:
         return shared
-    return np.geomspace(observations.flops.min(), observations.flops.max(), BUDGETS).tolist()
+    low, high = float(observations.flops.min()), float(observations.flops.max())
+    apart = 1 + int(math.log(high / low) / math.log(SLICE_WIDTH))
+    return np.geomspace(low, high, min(BUDGETS, apart)).tolist()
 
 
 def budget_optimum(curves: Sequence[Curve], rows: Floats, flops: float) -> BudgetOptimum | None:
