@@ -87,6 +87,8 @@ class LawConfig:
     def __post_init__(self) -> None:
         if not (self.delta > 0 and math.isfinite(self.delta)):
             raise ValueError(f"law.delta must be a positive number, not {self.delta}")
+        if self.skip and not (self.name is LawName.reward and self.skip > 0):
+            raise ValueError(f"law.skip is a positive compute, for law=reward alone, not {self.skip}")
         if self.weak_prior and self.name not in (LawName.chinchilla, LawName.skaling):
             raise ValueError(f"law.weak_prior exists for chinchilla and skaling, not for {self.name.value}")
 

@@ -66,7 +66,7 @@ def fit_coverage(source: Source, config: FitConfig) -> ResponseFit:
         conventions={"coverage": "share of problems"},
         table=table,
         level=config.level,
-        bootstrap=bootstrap_json(config),
+        bootstrap=bootstrap_json(config, len(table)),
         notes=(NO_VERIFIER, ONE_CURVE),
     )
 
@@ -95,7 +95,7 @@ def from_counts(source: Source, config: FitConfig) -> ResponseFit:
         conventions={"coverage": "share of problems, pass@k without bias", "resampling": "problems"},
         table=table,
         level=config.level,
-        bootstrap=bootstrap_json(config),
+        bootstrap=bootstrap_json(config, len(table)),
         notes=(NO_VERIFIER,),
         details={
             "coverage": [

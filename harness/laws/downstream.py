@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from harness.errors import WrongInput
-from harness.laws.config import FitConfig, LawName
+from harness.laws.config import FitConfig, LawName, Resampling
 from harness.laws.forms.accuracy import ACCURACY, ERROR
 from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.forms.form import RowNumbers
@@ -57,6 +57,8 @@ def fit_downstream(source: Source, config: FitConfig, checkpoints: Source | None
         within(table, "accuracy", 0, 1)
         accuracy = fit_accuracy(table.values["loss"], table.values["accuracy"])
     else:
+        if config.resampling is Resampling.residuals:
+            raise WrongInput("checkpoints of a run are not independent: fit.resampling=cases or sizes")
         table, seen = with_checkpoints(source, size, checkpoints)
         within(table, "accuracy", 0, 1)
         accuracy = fit_accuracy_of_checkpoints(*seen)
@@ -73,7 +75,7 @@ def fit_downstream(source: Source, config: FitConfig, checkpoints: Source | None
         },
         table=table,
         level=config.level,
-        bootstrap=bootstrap_json(config),
+        bootstrap=bootstrap_json(config, len(table)),
     )
 
 
@@ -113,7 +115,7 @@ def fit_downstream_error(source: Source, config: FitConfig) -> ResponseFit:
         conventions={"params": config.params.value, "error": "share of 1"},
         table=table,
         level=config.level,
-        bootstrap=bootstrap_json(config),
+        bootstrap=bootstrap_json(config, len(table)),
     )
 
 

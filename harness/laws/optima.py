@@ -15,6 +15,7 @@ import numpy as np
 
 from harness.errors import CannotAnswer
 from harness.laws.config import FitConfig, LawName
+from harness.laws.fit import finite
 from harness.laws.forms.form import Form
 from harness.laws.forms.solve import Objective, Response
 from harness.laws.forms.step_law import BATCH_SIZE, LEARNING_RATE
@@ -50,9 +51,9 @@ class Optimum:
             "params": self.params,
             "tokens": self.tokens,
             "lr": self.lr,
-            "lr_error": lr,
+            "lr_error": finite(lr),
             "batch_tokens": self.batch_tokens,
-            "batch_error": batch,
+            "batch_error": finite(batch),
             "rows": self.rows,
             "edge": self.edge,
         }
@@ -198,7 +199,7 @@ def fit_optima(source: Source, config: FitConfig, law: LawName, form: Form) -> R
         },
         table=table,
         level=config.level,
-        bootstrap=bootstrap_json(config),
+        bootstrap=bootstrap_json(config, len(inside)),
         dropped=tuple(left_out),
         details={"cells": [cell.to_json() for cell in cells]},
     )

@@ -29,7 +29,7 @@ def fit_progress(source: Source, config: FitConfig) -> ResponseFit:
         conventions={"params": config.params.value, "year": f"since {FIRST_YEAR:g}"},
         table=table,
         level=config.level,
-        bootstrap=bootstrap_json(config),
+        bootstrap=bootstrap_json(config, len(table)),
         details={"doubling_months": doubling_json(step.params, replicates[0], config.level)},
     )
 

@@ -278,10 +278,9 @@ class ResponseFit:
         """The share of resamples between the ends of an interval, see `expanded`."""
         if self.bootstrap is None:
             return self.level
-        first = self.steps[0]
-        free = len(first.params) - len(first.how.fixed)
+        free = len(self.steps[0].params) - len(self.steps[0].how.fixed)
         resampling = Resampling(self.bootstrap["resampling"])
-        return expanded(self.level, int(first.cluster.max()) + 1, free, resampling)
+        return expanded(self.level, self.bootstrap["units"], free, resampling)
 
     @property
     def params(self) -> dict[str, float]:
@@ -363,12 +362,14 @@ class ResponseFit:
         }
 
 
-def bootstrap_json(config: FitConfig) -> dict[str, Any] | None:
+def bootstrap_json(config: FitConfig, units: int) -> dict[str, Any] | None:
+    """`units` is how many runs, problems or cells a replicate redraws."""
     if not config.bootstraps:
         return None
     return {
         "count": config.bootstraps,
         "resampling": config.resampling.value,
+        "units": units,
         "seed": config.seed,
         "level": config.level,
     }

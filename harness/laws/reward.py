@@ -41,7 +41,7 @@ def fit_reward(source: Source, config: FitConfig) -> ResponseFit:
         conventions={"compute": "as given", "R0": "the first reward, held" if held else "fitted"},
         table=table,
         level=config.level,
-        bootstrap=bootstrap_json(config),
+        bootstrap=bootstrap_json(config, int(kept.sum())),
         dropped=tuple(left_out),
     )
 

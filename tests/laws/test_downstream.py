@@ -252,6 +252,8 @@ def test_targets_and_checkpoints_that_make_no_sense(tmp_path):
         fit.predictions([[1e9, -1.0]])
     with pytest.raises(WrongInput, match="checkpoints= is for law=downstream"):
         fit_response_law(source, FitConfig(law=LawConfig(name=LawName.reward)), source)
+    with pytest.raises(WrongInput, match="not independent"):
+        fit_downstream(source, FitConfig(resampling=Resampling.residuals), source)
     few = write(
         tmp_path / "c.csv",
         run_id=np.array(["r0"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,26 @@ def test_cell_error_is_the_scatter_of_refits():
     scatter = float(np.std([one.at[0] for one in found]))
     error = float(np.median([np.sqrt(one.covariance[0, 0]) for one in found]))
     assert error == pytest.approx(scatter, rel=0.15)
+
+
+def test_an_edge_is_said_in_valid_json(tmp_path):
+    """One cell with two rates: it is left out by name, the law stands on the other eight."""
+    source = grid(tmp_path / "t.csv")
+    header, *lines = source.path.read_text().splitlines()
+    rates = sorted(
+        {float(line.split(",")[2]) for line in lines if line.startswith("1000000000.0,2000000000.0")}
+    )[:2]
+    kept = [
+        line
+        for line in lines
+        if not line.startswith("1000000000.0,2000000000.0") or float(line.split(",")[2]) in rates
+    ]
+    source.path.write_text("\n".join([header, *kept]))
+    found = fit_learning_rate(source, FitConfig(bootstraps=10)).to_json()
+    json.dumps(found, allow_nan=False)
+    assert [cell["edge"] for cell in found["cells"]].count("") == 8
+    assert found["dropped"][0]["names"] == ["cell 1e+09, 2e+09"]
+    assert found["n"] == found["bootstrap"]["units"] == 8
 
 
 def test_few_rows_and_hills_have_no_optimum():
