@@ -65,6 +65,10 @@ def test_a_table_of_too_few_runs_or_none(harness, tmp_path):
     table.write_text("size,tokens,loss\n1,2,3\n")
     one_line(harness("fit", f"runs={table}", cwd=tmp_path), 2, "params_total")
     one_line(harness("fit", f"runs={table}", 'where=["loss~3"]', cwd=tmp_path), 2, "loss~3")
+    one_line(harness("fit", f"runs={table}", "where=loss<3", cwd=tmp_path), 2, """'where=["loss<3"]'""")
+    one_line(
+        harness("fit", f"runs={table}", "columns.tokens=D", cwd=tmp_path), 2, "columns={tokens: D}", "size"
+    )
 
 
 def test_half_a_question(harness, tmp_path):

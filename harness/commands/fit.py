@@ -51,7 +51,7 @@ from harness.laws.forms.catalogue import FORMS
 from harness.laws.forms.fit import FormFit
 from harness.laws.forms.observed import fit_observed, form_json
 from harness.laws.observations import Observations
-from harness.laws.response_laws import RESPONSE_LAWS
+from harness.laws.responses.catalogue import RESPONSE_LAWS
 from harness.laws.sensitivity import sensitivity
 from harness.report.approaches import print_approaches
 from harness.report.checklist import print_checklist

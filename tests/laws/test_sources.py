@@ -268,6 +268,34 @@ def test_a_wandb_chart_of_a_run_that_ends_in_nan_is_a_diverged_run(tmp_path):
     assert [(item.name, item.reason) for item in found.dropped] == [("y", "loss is not finite")]
 
 
+# Damaged tables ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("empty.csv", b"", "holds no rows"),
+        ("header.csv", b"params_total,tokens,loss\n", "holds no rows"),
+        ("binary.csv", bytes(range(256)), "is not UTF-8 text"),
+        ("utf16.csv", "a,b\n".encode("utf-16"), "is not UTF-8 text"),
+        ("semicolons.csv", b"params_total;tokens;loss\n1;2;3\n", "is separated by ';'"),
+        ("ragged.csv", b"a,b\n1,2,3\n", "row 2 has more fields than the header's 2"),
+        ("twice.csv", b"a,b,a\n1,2,3\n", "the column 'a' twice"),
+        ("empty.jsonl", b"\n", "holds no rows"),
+        ("list.jsonl", b"[1]\n", "every line must be an object"),
+        ("torn.jsonl", b'{"a": 1}\n{"a"', "cannot be read as .jsonl"),
+        ("binary.parquet", bytes(range(256)), "cannot be read as .parquet"),
+        ("empty.parquet", b"", "cannot be read as .parquet"),
+    ],
+)
+def test_a_damaged_table_gets_one_line(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(WrongInput, match=message) as caught:
+        load(path)
+    assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
 # What is nothing of the kind ----------------------------------------------------------------------------
 
 
