@@ -8,8 +8,8 @@ from pathlib import Path
 from harness.commands.root import Experiment, Format
 from harness.errors import CannotAnswer, WrongInput
 from harness.laws.fit import FitStatus
-from harness.laws.response_laws import fit_response_law
-from harness.laws.responses import Source
+from harness.laws.responses.catalogue import fit_response_law
+from harness.laws.responses.source import Source
 from harness.report.responses import print_response
 from harness.report.terminal import print_json
 

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 from harness.errors import WrongInput
 from harness.laws.config import FitConfig, LawName
-from harness.laws.coverage import fit_coverage
-from harness.laws.downstream import fit_downstream, fit_downstream_error
-from harness.laws.optima import fit_batch_size, fit_learning_rate
-from harness.laws.progress import fit_progress
-from harness.laws.responses import ResponseFit, Source
-from harness.laws.reward import fit_reward
+from harness.laws.responses.coverage import fit_coverage
+from harness.laws.responses.downstream import fit_downstream, fit_downstream_error
+from harness.laws.responses.optima import fit_batch_size, fit_learning_rate
+from harness.laws.responses.progress import fit_progress
+from harness.laws.responses.result import ResponseFit
+from harness.laws.responses.reward import fit_reward
+from harness.laws.responses.source import Source
 
 RESPONSE_LAWS: dict[LawName, Callable[[Source, FitConfig], ResponseFit]] = {
     LawName.downstream: fit_downstream,

@@ -19,7 +19,10 @@ from harness.laws.fit import finite
 from harness.laws.forms.form import Form
 from harness.laws.forms.solve import Objective, Response
 from harness.laws.forms.step_law import BATCH_SIZE, LEARNING_RATE
-from harness.laws.responses import ResponseFit, Source, Step, bootstrap_json, fit_step, refit
+from harness.laws.responses.resample import refit
+from harness.laws.responses.result import ResponseFit, bootstrap_json
+from harness.laws.responses.source import Source
+from harness.laws.responses.step import Step, fit_step
 from harness.laws.surfaces import Floats
 from harness.runs import Skipped
 

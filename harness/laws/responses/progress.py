@@ -10,7 +10,10 @@ from harness.laws.fit import finite
 from harness.laws.forms.progress import FIRST_YEAR, PROGRESS, doubling_months
 from harness.laws.forms.resample import interval
 from harness.laws.forms.solve import Objective
-from harness.laws.responses import ResponseFit, Source, bootstrap_json, fit_step, resample
+from harness.laws.responses.resample import resample
+from harness.laws.responses.result import ResponseFit, bootstrap_json
+from harness.laws.responses.source import Source
+from harness.laws.responses.step import fit_step
 from harness.laws.surfaces import Floats
 
 

@@ -18,16 +18,10 @@ from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.forms.form import RowNumbers
 from harness.laws.forms.overtrain import OVERTRAIN
 from harness.laws.forms.solve import Objective, Response
-from harness.laws.responses import (
-    ResponseFit,
-    Source,
-    Step,
-    bootstrap_json,
-    fit_step,
-    resample,
-    run_numbers,
-    within,
-)
+from harness.laws.responses.resample import resample
+from harness.laws.responses.result import ResponseFit, bootstrap_json
+from harness.laws.responses.source import Source, run_numbers, within
+from harness.laws.responses.step import Step, fit_step
 from harness.laws.surfaces import Floats
 from harness.laws.tables import ColumnTable
 

@@ -9,8 +9,8 @@ from harness.laws.config import FitConfig
 from harness.laws.fit import FitStatus
 from harness.laws.forms.form import predict
 from harness.laws.forms.progress import PROGRESS, doubling_months
-from harness.laws.progress import fit_progress
-from harness.laws.responses import Source
+from harness.laws.responses.progress import fit_progress
+from harness.laws.responses.source import Source
 
 PLANTED = {
     "A": 2.0,

@@ -11,11 +11,11 @@ import pytest
 from harness.errors import CannotAnswer
 from harness.laws.config import FitConfig, ParamsKind
 from harness.laws.fit import FitStatus
-from harness.laws.optima import cell_optimum, fit_batch_size, fit_learning_rate, valley
-from harness.laws.responses import Source
+from harness.laws.responses.optima import cell_optimum, fit_batch_size, fit_learning_rate, valley
+from harness.laws.responses.source import Source
 from harness.report.responses import print_response
 
-from ..public_data import public_table
+from ...public_data import public_table
 
 
 def planted_lr(n: np.ndarray, d: np.ndarray) -> np.ndarray:

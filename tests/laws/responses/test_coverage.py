@@ -11,9 +11,9 @@ import pytest
 
 from harness.errors import CannotAnswer, WrongInput
 from harness.laws.config import FitConfig
-from harness.laws.coverage import fit_coverage, pass_at_k
 from harness.laws.fit import FitStatus
-from harness.laws.responses import Source
+from harness.laws.responses.coverage import fit_coverage, pass_at_k
+from harness.laws.responses.source import Source
 
 
 def test_published_value():

@@ -10,8 +10,8 @@ import pytest
 from harness.errors import CannotAnswer
 from harness.laws.config import FitConfig, LawConfig, LawName, Resampling
 from harness.laws.fit import FitStatus
-from harness.laws.responses import Source
-from harness.laws.reward import fit_reward
+from harness.laws.responses.reward import fit_reward
+from harness.laws.responses.source import Source
 
 
 def true_reward(compute: np.ndarray | float) -> np.ndarray:

@@ -11,19 +11,22 @@ import pytest
 
 from harness.errors import CannotAnswer, WrongInput
 from harness.laws.config import FitConfig, LawConfig, LawName, ParamsKind, Resampling
-from harness.laws.downstream import (
+from harness.laws.fit import FitStatus
+from harness.laws.forms.overtrain import OVERTRAIN
+from harness.laws.responses.catalogue import fit_response_law
+from harness.laws.responses.downstream import (
     LEAST_SQUARES,
     fit_downstream,
     fit_downstream_error,
     fit_error,
     running_mean,
 )
-from harness.laws.fit import FitStatus
-from harness.laws.forms.overtrain import OVERTRAIN
-from harness.laws.response_laws import fit_response_law
-from harness.laws.responses import ResponseFit, Source, fit_step, refit
+from harness.laws.responses.resample import refit
+from harness.laws.responses.result import ResponseFit
+from harness.laws.responses.source import Source
+from harness.laws.responses.step import fit_step
 
-from ..public_data import public_table
+from ...public_data import public_table
 
 SEVEN, THIRTEEN = (6887575552.0, 3945065873408.0), (13202396160.0, 5000088518656.0)
 """7B on 4T tokens and 13B on 5T, size without the input embedding."""

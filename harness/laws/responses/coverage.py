@@ -10,7 +10,10 @@ from harness.errors import CannotAnswer, WrongInput
 from harness.laws.config import FitConfig, LawName
 from harness.laws.forms.coverage import COVERAGE
 from harness.laws.forms.solve import Objective, Response
-from harness.laws.responses import ResponseFit, Source, bootstrap_json, fit_step, refit, resample, within
+from harness.laws.responses.resample import refit, resample
+from harness.laws.responses.result import ResponseFit, bootstrap_json
+from harness.laws.responses.source import Source, within
+from harness.laws.responses.step import fit_step
 from harness.laws.surfaces import Floats
 from harness.laws.tables import ColumnTable
 

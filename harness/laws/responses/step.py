@@ -1,0 +1,144 @@
+"""One form fitted to one response, with the reasons not to believe it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from harness.errors import CannotAnswer
+from harness.laws.fit import FitStatus
+from harness.laws.forms.fit import DEGENERATE, boundary, conventions, doubts, standard_errors
+from harness.laws.forms.form import Form, RowNumbers, predict
+from harness.laws.forms.solve import Objective, Optimised, respond, solve_form, to_values
+from harness.laws.surfaces import Floats
+
+LEAST_SHARE = 0.5
+"""Of the variance of the response a law has to explain; below it, the rows hardly show the law."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One form fitted to its rows of `quantity`. `cluster` [n] says which run each row belongs to; -1 for a
+    row that is not data and is in every resample. `residual` [n] is in the response that was fitted."""
+
+    form: Form
+    quantity: str
+    status: FitStatus
+    reasons: tuple[str, ...]
+    notes: tuple[str, ...]
+    params: dict[str, float]
+    standard_errors: dict[str, float]
+    residual: Floats
+    cluster: RowNumbers
+    how: Objective
+    solution: Optimised
+
+    def predict(self, columns: Mapping[str, object]) -> Floats:
+        """The response [n]."""
+        return predict(self.form, self.params, columns)
+
+    @property
+    def n(self) -> int:
+        """Rows of data."""
+        return int((self.cluster >= 0).sum())
+
+    @property
+    def residual_rms(self) -> float:
+        return float(np.sqrt(np.mean(self.residual[self.cluster >= 0] ** 2)))
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        """With the name of the quantity where a law of loss says L."""
+        said = conventions(self.how)
+        return {**said, "response": said["response"].replace("L", self.quantity)}
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "law": self.form.name,
+            "status": self.status.value,
+            "params": dict(self.params),
+            "objective": self.solution.objective,
+            "n": self.n,
+            "residual_rms": self.residual_rms,
+            "conventions": self.conventions,
+        }
+
+
+def fit_step(
+    form: Form,
+    rows: Mapping[str, object],
+    response: Floats,
+    how: Objective,
+    *,
+    quantity: str = "loss",
+    cluster: RowNumbers | None = None,
+    limits: Sequence[str] = (),
+) -> Step:
+    """Fit `form`. A parameter of `limits` may end on its bound, which is a limit of the quantity itself,
+    as no accuracy exceeds 1; it is then said so in a note.
+
+    Raises CannotAnswer for too few rows or rows that are not positive numbers.
+    """
+    if bad := int((~(response > 0)).sum()):
+        raise CannotAnswer(
+            f"{quantity} is not positive on {bad} of {len(response)} rows; leave them out: where={quantity}>0"
+        )
+    found = solve_form(form, rows, response, how)
+    values = to_values(form, found.theta)
+    params = {name: float(value) for name, value in zip(form.names, values, strict=True)}
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors, degeneracy = standard_errors(form, found, how)
+    fitted = found.problem.law.log_loss(found.theta[None], found.problem.u, found.problem.v)[0]
+    target = respond(how.response, response[found.used])[0]
+    reasons, at_limit = ends(form, found, how, limits)
+    reasons += unexplained(form, target, target - fitted)
+    if degeneracy < DEGENERATE and not at_limit:
+        reasons.append(f"the parameters of {form.name} cannot be told apart on these rows")
+    if not found.converged:
+        reasons.append(f"the minimiser of {form.name} did not converge")
+    return Step(
+        form=form,
+        quantity=quantity,
+        status=FitStatus.not_identified if reasons else FitStatus.identified,
+        reasons=tuple(reasons),
+        notes=(*at_limit, *doubts(form, params, errors)),
+        params=params,
+        standard_errors=errors,
+        residual=target - fitted,
+        cluster=np.arange(len(response)) if cluster is None else cluster,
+        how=how,
+        solution=found,
+    )
+
+
+def ends(form: Form, found: Optimised, how: Objective, limits: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Parameters that ended on a bound: as a reason, or as a note where the bound is a limit."""
+    reasons: list[str] = []
+    notes: list[str] = []
+    problem = found.problem
+    bounds = zip(form.parameters, found.theta, problem.lower, problem.upper, strict=True)
+    for parameter, at, low, high in bounds:
+        if parameter.name not in how.fixed:
+            said = boundary(parameter, float(at), float(low), float(high))
+            if said and parameter.name in limits:
+                value = math.exp(at) if parameter.log else at
+                notes.append(f"{parameter.name} = {value:.3g} is the end of what it can be: not seen here")
+            else:
+                reasons.extend(said)
+    return reasons, notes
+
+
+def unexplained(form: Form, target: Floats, residual: Floats) -> list[str]:
+    share = 1 - float((residual**2).sum()) / max(float(((target - target.mean()) ** 2).sum()), 1e-300)
+    if share >= LEAST_SHARE:
+        return []
+    return [f"{form.name} explains {max(share, 0):.0%} of the variance of these rows, less than half"]
+
+
+def refused(step: Step, *reasons: str) -> Step:
+    """The step with further reasons not to believe it."""
+    return replace(step, status=FitStatus.not_identified, reasons=(*step.reasons, *reasons))
