@@ -17,8 +17,9 @@ from harness.laws.bootstrap import MULTIPLES, Interval
 from harness.laws.config import FitConfig
 from harness.laws.envelope import BudgetOptimum, Envelope, fit_envelope
 from harness.laws.fit import FitStatus, finite
-from harness.laws.isoflop import SLICE_WIDTH, IsoFlop, fit_isoflop
+from harness.laws.isoflop import IsoFlop, fit_isoflop
 from harness.laws.observations import Observations
+from harness.laws.slices import SLICE_WIDTH
 
 
 class Approach(Enum):

@@ -20,9 +20,9 @@ import numpy as np
 from harness.errors import CannotAnswer
 from harness.laws.allocation import FEWEST_BUDGETS, SPAN, Allocation, fit_line
 from harness.laws.config import FitConfig
-from harness.laws.isoflop import FEWEST_POINTS, SLICE_WIDTH, RowNumbers, SliceFault, find_slices
 from harness.laws.noise import fit_surface
 from harness.laws.observations import SAME_SIZE, Observations, levels
+from harness.laws.slices import FEWEST_POINTS, SLICE_WIDTH, RowNumbers, SliceFault, find_slices
 from harness.laws.surfaces import Floats
 
 GRID_PER_GAP = 25

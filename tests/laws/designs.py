@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,3 +45,14 @@ def isoflop_design(
             loss = (e + a / params**alpha + b / tokens**beta) * np.exp(noise * rng.standard_normal())
             rows.append(Row(name=f"{len(rows)}", params=params, tokens=tokens, flops=None, loss=loss))
     return collect(rows, ParamsKind.total, LossUnit.nats_per_token, FLOPS_6ND)
+
+
+def with_two_seeds(rows: Observations) -> Observations:
+    """Every run twice, 1 % above and below."""
+    names = ("run_ids", "groups", "seeds", "corpus_hashes", "tokenizer_hashes")
+    return replace(
+        rows,
+        **{name: np.repeat(getattr(rows, name), 2) for name in ("params", "tokens", "flops")},
+        loss=np.ravel(np.column_stack([rows.loss * 1.01, rows.loss / 1.01])),
+        **{name: tuple(x for x in getattr(rows, name) for _ in range(2)) for name in names},
+    )

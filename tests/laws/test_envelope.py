@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,7 @@ from harness.laws.envelope import fit_envelope, size_curves
 from harness.laws.observations import FLOPS_6ND, Observations, Row, collect
 
 from ..public_data import planted_sweep
-from .designs import CHINCHILLA, EPOCH, SKEWED, Law, isoflop_design, optimal_tokens
+from .designs import CHINCHILLA, EPOCH, SKEWED, Law, isoflop_design, optimal_tokens, with_two_seeds
 
 QUIET = FitConfig(bootstraps=0)
 
@@ -60,16 +58,7 @@ def test_a_curve_passes_through_its_points_and_not_above_its_neighbours():
 
 def test_seeds_of_a_cell_are_averaged():
     rows = isoflop_design(EPOCH, 4, 7)
-    doubled = replace(
-        rows,
-        **{name: np.repeat(getattr(rows, name), 2) for name in ("params", "tokens", "flops")},
-        loss=np.ravel(np.column_stack([rows.loss * 1.01, rows.loss / 1.01])),
-        **{
-            name: tuple(x for x in getattr(rows, name) for _ in range(2))
-            for name in ("run_ids", "groups", "seeds", "corpus_hashes", "tokenizer_hashes")
-        },
-    )
-    one, two = (fit_envelope(r, QUIET).allocation for r in (rows, doubled))
+    one, two = (fit_envelope(r, QUIET).allocation for r in (rows, with_two_seeds(rows)))
     assert two.exponent_a == pytest.approx(one.exponent_a, abs=1e-9)
 
 

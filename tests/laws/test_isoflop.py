@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from harness.laws.config import FitConfig
-from harness.laws.isoflop import IsoFlop, SliceFault, find_slices, fit_isoflop
+from harness.laws.isoflop import IsoFlop, fit_isoflop
 from harness.laws.observations import Observations
+from harness.laws.slices import SliceFault, find_slices
 from harness.laws.tables import observations_from_table
 
 from ..public_data import planted_sweep, public_table
-from .designs import CHINCHILLA, EPOCH, SKEWED, Law, isoflop_design, optimal_tokens
+from .designs import CHINCHILLA, EPOCH, SKEWED, Law, isoflop_design, optimal_tokens, with_two_seeds
 
 LN10 = math.log(10)
 SYMMETRIC: Law = (406.4, 410.7, 1.69, 0.31, 0.31)
@@ -127,6 +128,16 @@ def test_far_rows_stay_out_of_a_parabola():
     assert whole.raw.optimum(1e22, 0.9)["tokens"] > 1.2 * optimal_tokens(EPOCH, 1e22)
 
 
+def test_two_seeds_of_a_size_are_one_size():
+    """They widen no reach, fill no slice and move no vertex."""
+    rows = isoflop_design(EPOCH, 16, 9)
+    one, two = (fit_isoflop(r, FitConfig(bootstraps=0)) for r in (rows, with_two_seeds(rows)))
+    assert [len(s.rows) for s in two.slices] == [2 * len(s.rows) for s in one.slices]
+    assert two.corrected.exponent_a == pytest.approx(one.corrected.exponent_a, abs=1e-4)
+    few = with_two_seeds(isoflop_design(EPOCH, 4, 3))
+    assert {s.fault for s in find_slices(few)} == {SliceFault.few}
+
+
 def test_slices_are_flagged():
     at = isoflop_design(EPOCH, 4, 7)
     budget = np.log(at.flops / 1e17) / LN10
@@ -183,14 +194,14 @@ def test_a_rectangular_grid_has_no_slices_to_speak_of():
 
 
 def test_intervals_of_the_exponent_hold_the_truth_as_often_as_they_say():
-    """Three budgets of six sizes, .4 % noise: 90 % intervals hold the planted exponent in 80 to 100 % of 50
-    sweeps; in 100 to 200 sweeps of each of 14 designs 85 to 93 % were measured."""
+    """Three budgets of six sizes, .4 % noise: 90 % intervals hold the planted exponent in at least 31 of 40
+    sweeps (three standard deviations); in 100 to 200 sweeps of each of 14 designs 85 to 93 % were measured."""
     truth, held = EPOCH[4] / (EPOCH[3] + EPOCH[4]), 0
-    for seed in range(50):
+    for seed in range(40):
         rows = isoflop_design(EPOCH, 4, 6, (1e17, 3e17, 1e18), 0.004, seed)
-        low, high = fit_isoflop(rows, FitConfig(bootstraps=100, seed=seed)).corrected.exponent_interval(0.9)
+        low, high = fit_isoflop(rows, FitConfig(bootstraps=80, seed=seed)).corrected.exponent_interval(0.9)
         held += low <= truth <= high
-    assert held >= 40
+    assert held >= 31
 
 
 def test_only_the_corrected_interval_holds_the_optimum_of_a_lopsided_valley():
