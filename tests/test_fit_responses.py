@@ -12,6 +12,8 @@ from harness.commands.fit import Settings
 from harness.commands.respond import respond
 from harness.config import compose_all
 from harness.errors import WrongInput
+from harness.laws.config import OTHER_RESPONSES
+from harness.laws.responses.catalogue import RESPONSE_LAWS
 
 
 def table(path, header, rows):
@@ -52,6 +54,10 @@ def test_a_plateau_that_is_not_seen_ends_with_one_and_its_numbers(harness, tmp_p
     assert "reward: not_identified" in done.stdout
     assert "90% interval" in done.stdout
     assert "beyond the largest compute 900" in done.stderr
+
+
+def test_every_law_of_another_response_is_in_the_catalogue():
+    assert set(RESPONSE_LAWS) == OTHER_RESPONSES
 
 
 @pytest.mark.parametrize(

@@ -38,20 +38,19 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.observe import observe, run_columns
-from harness.commands.respond import respond
 from harness.commands.root import Experiment, Format
 from harness.config import verb
 from harness.errors import CannotAnswer
 from harness.laws.approaches import compare, comparison_budgets, unanswered
 from harness.laws.bootstrap import fit_json
 from harness.laws.checklist import checklist, checklist_json
+from harness.laws.config import OTHER_RESPONSES
 from harness.laws.conventions import in_flops
 from harness.laws.fit import Fit, FitStatus, fit_law
 from harness.laws.forms.catalogue import FORMS
 from harness.laws.forms.fit import FormFit
 from harness.laws.forms.observed import fit_observed, form_json
 from harness.laws.observations import Observations
-from harness.laws.responses.catalogue import RESPONSE_LAWS
 from harness.laws.sensitivity import sensitivity
 from harness.report.approaches import print_approaches
 from harness.report.checklist import print_checklist
@@ -75,9 +74,9 @@ class Settings(Experiment):
         super().__post_init__()
         if not all(isinstance(value, int | float) for row in self.at for value in row):
             raise ValueError(f"at={self.at} must be rows of numbers")
-        if (self.at or self.checkpoints) and self.fit.law.name not in RESPONSE_LAWS:
+        if (self.at or self.checkpoints) and self.fit.law.name not in OTHER_RESPONSES:
             raise ValueError(f"law={self.fit.law.name.value} has no use for at= or checkpoints=; see --help")
-        if (self.approaches or self.sensitivity or self.checklist) and self.fit.law.name in RESPONSE_LAWS:
+        if (self.approaches or self.sensitivity or self.checklist) and self.fit.law.name in OTHER_RESPONSES:
             what = "approaches=, sensitivity= or checklist="
             raise ValueError(f"law={self.fit.law.name.value} has no use for {what}")
         if self.figure and not self.sensitivity:
@@ -88,7 +87,9 @@ class Settings(Experiment):
 
 @verb("fit", Settings)
 def main(settings: Settings) -> None:
-    if settings.fit.law.name in RESPONSE_LAWS:
+    if settings.fit.law.name in OTHER_RESPONSES:
+        from harness.commands.respond import respond
+
         respond(settings, settings.at, settings.checkpoints)
         return
     observed = observe(settings, settings.fit.params, settings.fit.unit)

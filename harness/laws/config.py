@@ -26,6 +26,15 @@ class LawName(Enum):
     progress = "progress"
 
 
+OTHER_RESPONSES = frozenset(
+    {
+        *(LawName.downstream, LawName.downstream_error, LawName.coverage, LawName.reward),
+        *(LawName.learning_rate, LawName.batch_size, LawName.progress),
+    }
+)
+"""Laws of `laws.responses`, which read columns of their own. Here, so that asking costs no import."""
+
+
 class ParamsKind(Enum):
     """Which parameters N counts. The exponents depend on it (Pearce & Song 2406.12907).
 
