@@ -56,8 +56,8 @@ def fit_isoflop(observations: Observations, config: FitConfig, reach: float = RE
 
     Rows that cannot support it come back with reasons, not as an error.
 
-    Of 100 to 200 planted sweeps each of 14 designs, 90 % intervals held the exponent in 85 to 93 %; the low
-    end is three budgets of five rows in reach, since which rows those are is not drawn anew.
+    Of 100 to 200 planted sweeps each of 14 designs, 90 % intervals held the exponent in 85 to 93 %,
+    the least with three budgets.
     """
     slices = find_slices(observations, reach)
     usable = [s for s in slices if s.fault is SliceFault.none]

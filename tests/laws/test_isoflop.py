@@ -195,7 +195,7 @@ def test_a_rectangular_grid_has_no_slices_to_speak_of():
 
 def test_intervals_of_the_exponent_hold_the_truth_as_often_as_they_say():
     """Three budgets of six sizes, .4 % noise: 90 % intervals hold the planted exponent in at least 31 of 40
-    sweeps (three standard deviations); in 100 to 200 sweeps of each of 14 designs 85 to 93 % were measured."""
+    sweeps (three standard deviations); of 100 to 200 sweeps of each of 14 designs they held 85 to 93 %."""
     truth, held = EPOCH[4] / (EPOCH[3] + EPOCH[4]), 0
     for seed in range(40):
         rows = isoflop_design(EPOCH, 4, 6, (1e17, 3e17, 1e18), 0.004, seed)
