@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from harness.commands.root import Experiment
+from harness.errors import WrongInput
 from harness.laws.cells import label_of
 from harness.laws.columns import mapped
 from harness.laws.config import LossUnit, ParamsKind
@@ -29,7 +31,8 @@ def observe(settings: Experiment, params: ParamsKind, unit: LossUnit | None = No
 
     found = read(settings.columns)
     if unit is LossUnit.bits_per_byte and found.loss_unit is not unit:
-        found = read({**settings.columns, "loss": "bits_per_byte"})
+        with contextlib.suppress(WrongInput):  # no such column: refused below, in the words of the question
+            found = read({**settings.columns, "loss": "bits_per_byte"})
     return require_unit(found, unit)
 
 

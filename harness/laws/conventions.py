@@ -207,6 +207,6 @@ def require_unit(observations: Observations, unit: LossUnit | None) -> Observati
     if unit is not None and observations.loss_unit is not unit:
         raise WrongInput(
             f"fit.unit={unit.name}, but the losses are in {observations.loss_unit.value}; "
-            "one follows from the other only with the bytes per token of the text"
+            "give a column bits_per_byte, or map one with columns="
         )
     return observations
