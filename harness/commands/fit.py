@@ -13,13 +13,13 @@
 Laws of other responses name the columns they read; `columns` maps them to the table's own, `at` asks for
 predictions at rows of the law's inputs:
 
-    law        columns read                              inputs of at=
-    downstream params_*, tokens, loss, accuracy          params, tokens    loss, then a sigmoid of it
-    downstream_error         the same with error         params, tokens    Gadre's exponential error
-    coverage   samples, coverage or attempts, correct    samples           pass@k of repeated sampling
-    reward     compute, reward                           compute           reinforcement learning, ScaleRL
-    learning_rate, batch_size   params_*, tokens, lr, batch_tokens, loss   params, tokens; tokens
-    progress   params_*, tokens, year, loss              params, tokens, year
+    law                        columns                                     inputs of at=
+    downstream                 params_*, tokens, loss, accuracy            params, tokens
+    downstream_error           params_*, tokens, loss, error               params, tokens
+    coverage                   samples, coverage, or attempts, correct     samples
+    reward                     compute, reward                             compute
+    learning_rate, batch_size  params_*, tokens, lr, batch_tokens, loss    params, tokens; tokens
+    progress                   params_*, tokens, year, loss                params, tokens, year
 
     harness fit law=downstream runs=t.csv 'columns={accuracy: acc_mmlu, loss: bpb_mmlu}' 'at=[[7e9,4e12]]'
     harness fit law=downstream runs=t.csv checkpoints=curves.csv    the second step sees every checkpoint

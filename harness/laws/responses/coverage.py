@@ -64,6 +64,7 @@ def fit_coverage(source: Source, config: FitConfig) -> ResponseFit:
     return ResponseFit(
         law=LawName.coverage,
         response="coverage",
+        limits=(0.0, 1.0),
         steps=(step,),
         replicates=resample((step,), config),
         conventions={"coverage": "share of problems"},
@@ -93,6 +94,7 @@ def from_counts(source: Source, config: FitConfig) -> ResponseFit:
     return ResponseFit(
         law=LawName.coverage,
         response="coverage",
+        limits=(0.0, 1.0),
         steps=(step,),
         replicates=(refit(step, targets=drawn @ solved / problems),),
         conventions={"coverage": "share of problems, pass@k without bias", "resampling": "problems"},

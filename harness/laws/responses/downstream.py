@@ -60,6 +60,7 @@ def fit_downstream(source: Source, config: FitConfig, checkpoints: Source | None
     return ResponseFit(
         law=LawName.downstream,
         response="accuracy",
+        limits=(0.0, 1.0),
         steps=(loss, accuracy),
         replicates=resample((loss, accuracy), config),
         conventions={
@@ -104,6 +105,7 @@ def fit_downstream_error(source: Source, config: FitConfig) -> ResponseFit:
     return ResponseFit(
         law=LawName.downstream_error,
         response="error",
+        limits=(0.0, 1.0),
         steps=(loss, error),
         replicates=resample((loss, error), config),
         conventions={"params": config.params.value, "error": "share of 1"},

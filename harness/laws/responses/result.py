@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,7 +27,7 @@ class ResponseFit:
     """A chain of steps: the response of each is the only column of the next.
 
     `replicates` are the parameters [K, p] of each step on the same resamples. `details` is what a law adds
-    to its JSON.
+    to its JSON. The response lies within `limits`, and so does every interval of it.
     """
 
     law: LawName
@@ -40,6 +41,7 @@ class ResponseFit:
     notes: tuple[str, ...] = ()
     dropped: tuple[Skipped, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+    limits: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -102,7 +104,9 @@ class ResponseFit:
                 {
                     **point,
                     self.response: float(self.predict(point)[0]),
-                    "interval": interval(drawn[:, 0], self.percentiles) if len(drawn) else None,
+                    "interval": interval(np.clip(drawn[:, 0], *self.limits), self.percentiles)
+                    if len(drawn)
+                    else None,
                 }
             )
         return found

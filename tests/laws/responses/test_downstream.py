@@ -156,6 +156,17 @@ def test_gadre_error_of_the_seventeen_tasks():
         assert abs(found / float(target["err_avg17"]) - 1) == pytest.approx(reported, abs=5e-7)
 
 
+def test_an_interval_of_error_stays_within_zero_and_one():
+    """Six runs leave the exponential so open that unbounded resamples go below zero."""
+    where = ["group=rpj", "gadre_role!=heldout", "gadre_role!=heldout_headline"]
+    source = Source(path=public_table("gadre_overtrain.csv"), where=where, columns={"error": "err_avg17"})
+    fit = fit_downstream_error(source, FitConfig(bootstraps=100))
+    at = [1439795200.0, 1439795200.0 * 640]
+    assert fit.samples({"params": at[0], "tokens": at[1]}).min() < 0
+    low, high = fit.predictions([at])[0]["interval"]
+    assert 0 <= low < 0.4936 < high <= 1
+
+
 # Planted ------------------------------------------------------------------------------------------------
 
 
