@@ -67,7 +67,8 @@ def seen(run: str, column: str) -> float:
 
 @pytest.mark.parametrize("task", LADDER)
 def test_olmo_ladder(task):
-    fit = ladder(task)
+    """The published figures; and what was seen lies inside the 90 % interval, for all twelve."""
+    fit = ladder(task, bootstraps=50)
     assert fit.status is FitStatus.identified, fit.reasons
     loss, sigmoid, chain, seven, thirteen = LADDER[task]
     bits = seen("peteish13_eval_final", f"bpb_{task}_5shot_ma5")
@@ -78,7 +79,11 @@ def test_olmo_ladder(task):
     assert 100 * (predicted / bits - 1) == pytest.approx(loss, abs=5e-4)
     at_seen = second.predict({"loss": bits})[0]
     assert 100 * (at_seen / accuracy - 1) == pytest.approx(sigmoid, abs=6e-3)
-    at = [point["accuracy"] for point in fit.predictions([SEVEN, THIRTEEN])]
+    points = fit.predictions([SEVEN, THIRTEEN])
+    for point, run in zip(points, ("peteish7_eval_anneal", "peteish13_eval_final"), strict=True):
+        low, high = point["interval"]
+        assert low < seen(run, f"acc_{task}_5shot_ma5") < high < low + 0.3
+    at = [point["accuracy"] for point in points]
     assert 100 * abs(at[1] / accuracy - 1) == pytest.approx(chain, abs=6e-3)
     assert [100 * x for x in at] == pytest.approx([seven, thirteen], abs=0.0501)
 
@@ -103,14 +108,9 @@ def test_olmo_ladder_c4():
     assert np.abs(np.expm1(first.residual)).mean() == pytest.approx(0.0025, abs=5e-5)
 
 
-def test_ladder_interval_and_json():
-    """MMLU on 7B-4T was 49.0 %; 90 % interval from 60 resamples of whole runs."""
-    found = ladder("mmlu_avg_test", bootstraps=60).to_json([SEVEN])
-    (point,) = found["predictions"]
-    low, high = point["interval"]
-    assert low < point["accuracy"] < high
-    assert low < seen("peteish7_eval_anneal", "acc_mmlu_avg_test_5shot_ma5") < high
-    assert high - low < 0.2
+def test_ladder_json():
+    found = ladder("mmlu_avg_test", bootstraps=5).to_json([SEVEN])
+    assert set(found["predictions"][0]) == {"params", "tokens", "accuracy", "interval"}
     assert set(found["intervals"]) == {"A", "B", "E", "alpha", "beta", "a", "k", "L0", "b"}
     assert [step["n"] for step in found["steps"]] == [16, 1401]
     assert [(item["reason"], item["count"]) for item in found["dropped"]] == [("where repo_role=train", 25)]
