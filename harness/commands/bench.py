@@ -4,6 +4,8 @@
     harness bench train experiment=demo models=[27k,160k] steps=200
     harness bench loader experiment=demo_frontier          tokens/s of the data loader from page cache
     harness bench startup                                  whole-process seconds of --help and fit
+    harness bench fit                                      the fit beside the procedure it replaces
+    harness bench fit runs=table.csv full=true             on your rows, all 4500 starts, not a sample
 
 Ratios are medians over repetitions taken in turn; absolute times depend on the machine and its load.
 """
@@ -26,6 +28,7 @@ class What(Enum):
     train = "train"
     loader = "loader"
     startup = "startup"
+    fit = "fit"
 
 
 @dataclass(kw_only=True)
@@ -34,6 +37,13 @@ class Settings(Experiment):
     models: list[str] = field(default_factory=lambda: ["27k", "100k", "620k"])
     steps: int = 150
     repeats: int = 9
+    sample: float = 0.02
+    full: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.sample <= 1:
+            raise ValueError(f"sample={self.sample} is the share of the reference to run, in (0, 1]")
 
 
 @verb("bench", Settings)
@@ -45,6 +55,8 @@ def bench(settings: Settings) -> None:
             bench_loader(settings)
         case What.startup:
             bench_startup(settings)
+        case What.fit:
+            bench_fit(settings)
 
 
 def main() -> None:
@@ -102,6 +114,25 @@ def bench_startup(settings: Settings) -> None:
     times = startup_seconds(settings.repeats)
     rows = [(name, f"{seconds:.2f} s") for name, seconds in times.items()]
     show(settings, "median seconds of the whole process", ("command", "seconds"), times, rows)
+
+
+def bench_fit(settings: Settings) -> None:
+    from harness.commands.bench_fit import fit_speed, planted_observations
+    from harness.commands.bench_growth import LARGE, MORE_BOOTSTRAPS, MORE_ROWS, cost, growth
+    from harness.commands.observe import observe
+    from harness.report.bench import print_fit_speed, print_growth
+
+    observations = observe(settings, settings.fit.params) if settings.runs else planted_observations()
+    turns = min(settings.repeats, 5)
+    costs = [cost(size) for size in LARGE]
+    slopes = {"rows": growth(MORE_ROWS, turns), "bootstraps": growth(MORE_BOOTSTRAPS, turns)}
+    speed = fit_speed(observations, 1.0 if settings.full else settings.sample, turns, settings.fit.seed)
+    found = {**speed.to_json(), "costs": [asdict(one) for one in costs], "slopes": slopes}
+    if settings.format is Format.json:
+        print_json(found)
+    else:
+        print_fit_speed(found)
+        print_growth(found)
 
 
 def show(settings: Settings, title: str, columns: tuple[str, ...], value: object, rows: list) -> None:
