@@ -13,10 +13,11 @@ from harness.errors import HarnessError
 
 VERBS = {
     "prepare": "read a corpus, train its tokenizer, write token shards",
-    "plan": "show the cells of a sweep and their cost; spend nothing",
+    "plan": "the cells of a sweep, frozen, and what they will take; spend nothing",
     "train": "train one run",
     "sweep": "train every planned cell that is not done",
     "status": "where every planned cell stands",
+    "stop": "save and stop what works through a sweep",
     "fit": "fit a scaling law to finished runs or a table",
     "forecast": "predict a larger run and seal the prediction",
     "score": "compare a sealed forecast with the run it was about",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -73,8 +73,12 @@ def to_settings(config: DictConfig) -> Any:
         raise WrongInput(explain(error)) from error
 
 
-def compose_all(name: str, schema: type[Schema], overrides: Sequence[Sequence[str]]) -> list[Schema]:
-    """One settings object per list of overrides, from configs/<name>.yaml."""
+@contextlib.contextmanager
+def composing(name: str, schema: type) -> Iterator[Callable[[Sequence[str]], DictConfig]]:
+    """Yields a function from overrides to the config of configs/<name>.yaml against `schema`.
+
+    What Hydra and OmegaConf refuse while it is open is raised as WrongInput, in one line.
+    """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
 
@@ -82,34 +86,15 @@ def compose_all(name: str, schema: type[Schema], overrides: Sequence[Sequence[st
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-            return [to_settings(compose(config_name=name, overrides=list(item))) for item in overrides]
+            yield lambda overrides: compose(config_name=name, overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise WrongInput(explain(error)) from error
 
 
-def cells_of(products: Sequence[Sequence[str]]) -> list[list[str]]:
-    """The overrides of every cell of some grids, each given by its axes in Hydra's override grammar."""
-    from hydra import initialize_config_dir
-    from hydra.core.global_hydra import GlobalHydra
-
-    GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-            parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-            return [list(cell) for axes in products for cell in itertools.product(*columns(parser, axes))]
-    except HydraException as error:
-        raise WrongInput(explain(error)) from error
-
-
-def columns(parser: OverridesParser, axes: Sequence[str]) -> list[list[str]]:
-    """Per axis, the override of each of its values."""
-    parsed = parser.parse_overrides(list(axes))
-    return [
-        [f"{axis.get_key_element()}={value}" for value in axis.sweep_string_iterator()]
-        if axis.is_sweep_override()
-        else [str(axis.input_line)]
-        for axis in parsed
-    ]
+def compose_all(name: str, schema: type[Schema], overrides: Sequence[Sequence[str]]) -> list[Schema]:
+    """One settings object per list of overrides, from configs/<name>.yaml."""
+    with composing(name, schema) as compose:
+        return [to_settings(compose(item)) for item in overrides]
 
 
 def task_overrides() -> list[str]:
@@ -126,6 +111,9 @@ def explain(error: BaseException) -> str:
         return text.split(". To append")[0].replace("Could not override", "there is no setting") + (
             "; --help lists the groups, --cfg job every value"
         )
+    if text.startswith("LexerNoViableAlt"):
+        typed = text.split(": ", 1)[-1].removesuffix(" ^")
+        return f"cannot read {typed}; text with < > or quotes is quoted twice: 'where=[\"loss<3\"]'"
     behind = gist(error.__cause__) if error.__cause__ is not None else ""
     return f"{text}: {behind}" if behind and behind not in text else text
 

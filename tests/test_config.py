@@ -5,7 +5,7 @@ import importlib
 import pytest
 
 from harness.cli import VERBS
-from harness.config import cells_of, compose_all, config_dir
+from harness.config import compose_all, config_dir
 from harness.errors import WrongInput
 
 GROUPED = [f"{path.parent.name}={path.stem}" for path in sorted(config_dir().glob("*/*.yaml"))]
@@ -59,19 +59,3 @@ def test_explanations_are_one_line():
         with pytest.raises(WrongInput) as caught:
             settings("train", *overrides)
         assert "\n" not in str(caught.value)
-
-
-def test_axes_multiply_in_hydras_grammar():
-    cells = cells_of([["model=27k,56k", "seed=range(0,3)"], ["model=100k", "optim.lr=choice(0.1,0.2)"]])
-    assert len(cells) == 8
-    assert cells[0] == ["model=27k", "seed=0"]
-    assert cells[-1] == ["model=100k", "optim.lr=0.2"]
-
-
-def test_a_glob_takes_the_groups_options():
-    assert ["attention=sdpa"] in cells_of([["attention=glob(s*)"]])
-
-
-def test_a_broken_axis_is_refused():
-    with pytest.raises(WrongInput):
-        cells_of([["model=27k,,"]])

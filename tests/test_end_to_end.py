@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from harness.runs import RECORD, RunDirectory, RunRecord, claim, run_directories
+from harness.sweep.plan import create_run, read_lines
 from harness.training.cell import Cell, read_cell
 
 WORDS = [
@@ -72,7 +73,8 @@ def record_of(cell: Cell, loss: float) -> RunRecord:
 def plant(root) -> None:
     """Finish every planned run with a loss from a known law and .2 % of noise."""
     rng = np.random.default_rng(0)
-    for run in run_directories(root):
+    for line in sorted(read_lines(root), key=lambda line: line.cell.run_id):
+        run = create_run(root, line)
         cell = read_cell(run)
         n, d = cell.shape.params.total, cell.horizon.tokens
         loss = (1.8 + 60 / n**0.4 + 50 / d**0.35) * np.exp(0.002 * rng.standard_normal())

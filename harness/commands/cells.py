@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from harness.commands.root import Experiment, Format, planned, train_config
-from harness.config import cells_of, compose_all
-from harness.data.prepare import find
+from harness.commands.root import Experiment, Format, train_config
+from harness.data.prepare import Prepared, find
 from harness.errors import WrongInput
+from harness.grid import settings_of_cells
 from harness.report.tables import print_plan
 from harness.report.terminal import print_json
-from harness.sweep.ledger import survey
-from harness.sweep.plan import PlannedCell, products, write_plan
-from harness.training.cell import Cell, freeze, write_cell
+from harness.runs import CONFIG, RECORD, RunDirectory
+from harness.sweep.estimate import Estimate, Speeds, estimate, median_speeds, speed_key
+from harness.sweep.ledger import names_in, survey
+from harness.sweep.plan import (
+    Merged,
+    PlanLine,
+    PlannedCell,
+    grids,
+    merge_plan,
+    plan_line,
+    write_plan,
+)
+from harness.sweep.queues import queued_cells
+from harness.training.cell import Cell, freeze, read_cell
+from harness.training.feasible import refuse_untrainable
+from harness.training.provenance import code_version
 
 
 def own_cell(settings: Experiment) -> Cell:
@@ -27,31 +40,108 @@ def own_cell(settings: Experiment) -> Cell:
 def sweep_cells(
     settings: Experiment, verb: str, schema: type[Experiment], typed: Sequence[str]
 ) -> list[Cell]:
-    """Every cell of the sweep: what the user typed, then the cell's own overrides."""
-    cells = cells_of(products(settings.sweep))
-    if not cells:
-        raise WrongInput(f"sweep.axes={settings.sweep.axes} has no cells: an axis is empty")
-    every = compose_all(verb, schema, [[*typed, *cell] for cell in cells])
-    return [own_cell(one) for one in every]
+    """Every cell of the sweep: what the user typed, then the cell's own overrides.
 
-
-def write_cells(settings: Experiment, cells: Sequence[Cell], *, extend: bool) -> None:
-    """Freeze the cells on disk and write the plan. Nothing edited afterwards reaches them."""
+    Raises what training one of them would raise before its first step.
+    """
+    prepared: dict[str, Prepared] = {}
+    cells = []
+    for one in settings_of_cells(verb, schema, typed, grids(settings.sweep)):
+        data = repr((one.corpus, one.tokenizer, one.data_dir))
+        if data not in prepared:
+            prepared[data] = find(one.corpus, one.tokenizer, Path(one.data_dir))
+        cells.append(freeze(train_config(one), prepared[data]))
     if other := [cell for cell in cells if cell.config.group != settings.group]:
         raise WrongInput(
             f"a sweep has one group; an axis sets {other[0].config.group} beside {settings.group}"
         )
-    write_plan(settings.folder, [planned(cell) for cell in cells], extend=extend)
-    for cell in cells:
+    refuse_untrainable(cells)
+    return cells
+
+
+def planned(cell: Cell, estimate: Estimate | None = None, code_version: str = "") -> PlannedCell:
+    about = PlannedCell(
+        run_id=cell.run_id,
+        model=cell.config.model.name,
+        params_non_embedding=cell.shape.params.non_embedding,
+        params_total=cell.shape.params.total,
+        tokens=cell.horizon.tokens,
+        steps=cell.horizon.steps,
+        flops=cell.flops,
+        lr=cell.peak_lr,
+        seed=cell.config.seed,
+        config_hash=cell.config_hash,
+        code_version=code_version,
+    )
+    if estimate is None:
+        return about
+    return replace(
+        about,
+        memory_bytes=estimate.memory_bytes,
+        seconds=estimate.seconds,
+        seconds_basis=estimate.basis.value,
+        cost=estimate.cost,
+    )
+
+
+def unplanned(root: Path, known: Collection[str]) -> list[PlannedCell]:
+    """Runs of the folder that are not in its plan: single runs and those of Hydra's own multirun."""
+    others = sorted(name for name in names_in(root) - set(known) if (root / name / CONFIG).is_file())
+    return [cell for name in others if (cell := described(RunDirectory(root / name))) is not None]
+
+
+def described(run: RunDirectory) -> PlannedCell | None:
+    """None for a damaged run directory."""
+    try:
+        return planned(read_cell(run))
+    except WrongInput:
+        return None
+
+
+def plan_lines(settings: Experiment, cells: Sequence[Cell]) -> list[PlanLine]:
+    """The cells with what they will take, ready to be written."""
+    speeds, code = measured_speeds(settings.folder, cells), code_version()
+    estimates = [estimate(cell.frozen, speeds, settings.cost) for cell in cells]
+    return [
+        plan_line(planned(cell, taken, code), cell.frozen)
+        for cell, taken in zip(cells, estimates, strict=True)
+    ]
+
+
+def measured_speeds(root: Path, cells: Sequence[Cell]) -> Speeds:
+    """What the finished runs of the folder say of themselves."""
+    known = {cell.run_id: cell for cell in cells}
+    return median_speeds(run_speeds(root, known))
+
+
+def run_speeds(root: Path, known: dict[str, Cell]) -> Iterator[tuple[str, float]]:
+    for name in names_in(root):
+        run = RunDirectory(root / name)
+        if not (run.path / RECORD).exists() or not (run.path / CONFIG).exists():
+            continue
         try:
-            write_cell(Path(settings.runs_dir), cell)
-        except WrongInput as error:  # one damaged run must not stop the others; status will name it
-            print(error, file=sys.stderr)
+            cell = known.get(name) or read_cell(run)
+            yield speed_key(cell.frozen), run.record().tokens_per_second
+        except WrongInput:
+            continue  # status names damaged runs
+
+
+def merged_plan(settings: Experiment, lines: Sequence[PlanLine], *, extend: bool, write: bool) -> Merged:
+    """The plan as its folder holds it, or would. Nothing edited afterwards reaches its cells."""
+    merge = write_plan if write else merge_plan
+    merged = merge(settings.folder, lines, queued_cells(settings.folder), extend=extend)
+    if merged.replaced and write:
+        print(
+            f"replaced the earlier plan of {settings.folder}; of its cells {merged.replaced} are dropped, "
+            "none of which had begun",
+            file=sys.stderr,
+        )
+    return merged
 
 
 def show_plan(settings: Experiment, plan: Sequence[PlannedCell]) -> None:
     states = survey(settings.folder, plan)
     if settings.format is Format.json:
-        print_json([{**asdict(state.cell), "status": state.status} for state in states])
+        print_json([{**vars(state.cell), "status": state.status.value} for state in states])
     else:
-        print_plan(settings.group, states)
+        print_plan(settings.group, states, settings.cost.currency)

@@ -1,32 +1,39 @@
-"""Show the cells of a sweep, their FLOPs and their state; spend nothing.
+"""Show the cells of a sweep, what they will take and their state; spend nothing.
 
     harness plan experiment=demo
     harness plan 'sweep.axes=["model=27k,56k","horizon.flops=1e12,2e12"]' group=mine
-    harness plan experiment=demo write=true          also write runs/<group>/plan.jsonl and the frozen configs
+    harness plan 'sweep.tied=[["model=27k,56k","optim.lr=0.01,0.007"]]' 'sweep.axes=["seed=0,1"]' group=mine
+    harness plan experiment=demo write=false         look only
+    harness plan experiment=demo hardware.peak_flops=989e12 cost.mfu=0.4 cost.price_per_device_hour=2.5
     harness plan experiment=demo format=json
 
-Axes multiply: every value of one with every value of the others. `horizon.flops` gives isoFLOP slices:
-the tokens of a cell follow from its model and its budget. The data must have been prepared.
+Axes multiply: every value of one with every value of the others; those of one list of `sweep.tied` move
+together. `horizon.flops` gives isoFLOP slices: the tokens of a cell follow from its model and its budget.
+The data must have been prepared.
+
+Writes runs/<group>/plan.jsonl, one frozen config a cell. `harness sweep group=<group>` trains exactly these
+cells, whatever is edited in between. A plan none of whose cells has begun is replaced by the next one.
+Time comes from the speed of finished runs of the same shape in the folder, else from `hardware.peak_flops`
+and `cost.mfu`; where neither is known it is unknown.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.commands.cells import show_plan, sweep_cells, write_cells
-from harness.commands.root import Experiment, planned
+from harness.commands.cells import merged_plan, plan_lines, show_plan, sweep_cells
+from harness.commands.root import Experiment
 from harness.config import task_overrides, verb
 
 
 @dataclass(kw_only=True)
 class Settings(Experiment):
-    write: bool = False
+    write: bool = True
     extend: bool = False
 
 
 @verb("plan", Settings)
 def main(settings: Settings) -> None:
-    cells = sweep_cells(settings, "plan", Settings, task_overrides())
-    if settings.write:
-        write_cells(settings, cells, extend=settings.extend)
-    show_plan(settings, [planned(cell) for cell in cells])
+    lines = plan_lines(settings, sweep_cells(settings, "plan", Settings, task_overrides()))
+    merged_plan(settings, lines, extend=settings.extend, write=settings.write)
+    show_plan(settings, [line.cell for line in lines])

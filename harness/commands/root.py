@@ -9,9 +9,9 @@ from pathlib import Path
 from harness.forecast.config import ForecastConfig
 from harness.laws.config import FitConfig
 from harness.laws.tables import BestOf
+from harness.sweep.estimate import CostConfig
 from harness.sweep.local import LauncherConfig
-from harness.sweep.plan import PlannedCell, SweepConfig
-from harness.training.cell import Cell
+from harness.sweep.plan import SweepConfig
 from harness.training.settings import TrainConfig
 
 
@@ -34,6 +34,7 @@ class Experiment(TrainConfig):
     best_of: BestOf = BestOf.none
     sweep: SweepConfig = field(default_factory=SweepConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    cost: CostConfig = field(default_factory=CostConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
     format: Format = Format.table
@@ -47,18 +48,3 @@ class Experiment(TrainConfig):
 def train_config(experiment: Experiment) -> TrainConfig:
     """The part of an experiment that one run depends on."""
     return TrainConfig(**{f.name: getattr(experiment, f.name) for f in fields(TrainConfig)})
-
-
-def planned(cell: Cell) -> PlannedCell:
-    return PlannedCell(
-        run_id=cell.run_id,
-        model=cell.config.model.name,
-        params_non_embedding=cell.shape.params.non_embedding,
-        params_total=cell.shape.params.total,
-        tokens=cell.horizon.tokens,
-        steps=cell.horizon.steps,
-        flops=cell.flops,
-        lr=cell.peak_lr,
-        seed=cell.config.seed,
-        config_hash=cell.config_hash,
-    )

@@ -1,20 +1,28 @@
-"""Where every planned cell of a sweep stands, from the run directories alone.
+"""Where every planned cell of a sweep stands, from its files alone.
 
-harness status experiment=demo
-harness status group=mine
-harness status group=mine format=json
+    harness status experiment=demo
+    harness status group=mine
+    harness status group=mine format=json
+
+planned, queued (a running `harness sweep` holds it), running, interrupted (it saved and stopped), lost (its
+process vanished; it goes on from its checkpoint), failed (and why), diverged, done, damaged. Runs of the
+folder that are in no plan are listed as well.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+from harness.commands.cells import unplanned
 from harness.commands.root import Experiment, Format
 from harness.config import verb
 from harness.report.tables import print_states
 from harness.report.terminal import print_json
-from harness.sweep.ledger import counts, survey
-from harness.sweep.plan import read_plan
+from harness.runs import PLAN
+from harness.sweep.ledger import CellState, counts, survey
+from harness.sweep.plan import PlannedCell, read_plan
 
 
 @dataclass(kw_only=True)
@@ -24,8 +32,23 @@ class Settings(Experiment):
 
 @verb("status", Settings)
 def main(settings: Settings) -> None:
-    states = survey(settings.folder, read_plan(settings.folder))
+    show_states(settings, survey(settings.folder, cells_of(settings)))
+
+
+def cells_of(settings: Experiment) -> list[PlannedCell]:
+    """The planned cells, then the runs beside them. Raises WrongInput when there are neither."""
+    root = settings.folder
+    plan = read_plan(root) if (root / PLAN).exists() else []
+    beside = unplanned(root, {cell.run_id for cell in plan})
+    return [*plan, *beside] or read_plan(root)
+
+
+def show_states(settings: Experiment, states: Sequence[CellState]) -> None:
     if settings.format is Format.json:
-        print_json({"counts": counts(states), "cells": [asdict(state) for state in states]})
+        print_json({"counts": counts(states), "cells": [plain(state) for state in states]})
     else:
         print_states(settings.group, states)
+
+
+def plain(state: CellState) -> dict[str, Any]:
+    return {**vars(state), "cell": vars(state.cell), "status": state.status.value}

@@ -2,29 +2,31 @@
 
     harness sweep experiment=demo
     harness sweep 'sweep.axes=["model=27k,56k","horizon.flops=1e12,2e12"]' group=mine
+    harness sweep group=mine                             the cells that `harness plan` froze there
     harness sweep experiment=demo retry_failed=true      also the cells that failed
     harness sweep experiment=demo dry_run=true           the plan, nothing else
     harness sweep experiment=demo launcher.slots=1 launcher.threads_per_slot=2 hardware.threads=2
     harness sweep group=mine hardware=gpu launcher.gpus=4      one cell a GPU
 
-One process a slot, largest cells first. Ctrl-C saves and stops; a crashed cell never stops the others.
-Exit code 1 when cells are left unfinished.
+One process a slot, largest cells first. Ctrl-C saves and stops, and so does `harness stop` from elsewhere;
+a crashed cell never stops the others. Exit code 1 when cells are left unfinished.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
-from harness.commands.cells import show_plan, sweep_cells, write_cells
-from harness.commands.root import Experiment, Format, planned
+from harness.commands.cells import merged_plan, plan_lines, show_plan, sweep_cells
+from harness.commands.root import Experiment
+from harness.commands.status import show_states
 from harness.config import task_overrides, verb
 from harness.errors import CannotAnswer, WrongInput
 from harness.report.sweep_progress import SweepProgress
-from harness.report.tables import print_states
-from harness.report.terminal import print_json
-from harness.sweep.ledger import survey
+from harness.runs import PLAN
 from harness.sweep.local import Queue, build_slots, own_cores
-from harness.training.settings import Device
+from harness.sweep.plan import PlanLine, read_lines
+from harness.training.settings import Device, TrainConfig
 
 
 @dataclass(kw_only=True)
@@ -36,26 +38,45 @@ class Settings(Experiment):
 
 @verb("sweep", Settings)
 def main(settings: Settings) -> None:
-    cells = sweep_cells(settings, "sweep", Settings, task_overrides())
-    plan = [planned(cell) for cell in cells]
+    lines = cells_to_train(settings, task_overrides())
     if settings.dry_run:
-        show_plan(settings, plan)
+        show_plan(settings, [line.cell for line in lines])
         return
     if settings.hardware.device is Device.cuda and not settings.launcher.gpus:
         raise WrongInput("hardware=gpu needs launcher.gpus=N: how many GPUs to spread the cells over")
-    write_cells(settings, cells, extend=settings.extend)
     slots = build_slots(settings.launcher, own_cores())
-    queue = Queue(settings.folder, plan, slots, settings.retry_failed)
+    queue = Queue(settings.folder, lines, slots, settings.retry_failed)
     with SweepProgress(settings.group) as progress:
         queue.run(progress.update)
-    states = survey(settings.folder, plan)
-    if settings.format is Format.json:
-        print_json([{**asdict(state.cell), "status": state.status, "loss": state.loss} for state in states])
-    else:
-        print_states(settings.group, states)
+    states = list(queue.states.values())
+    show_states(settings, states)
     if left := [state for state in states if not state.finished]:
         first = left[0]
         raise CannotAnswer(
-            f"{len(left)} of {len(states)} cells are not finished, e.g. {first.cell.run_id}: {first.status} "
-            f"{first.note or '(see its log.txt)'}"
+            f"{len(left)} of {len(states)} cells are not finished, e.g. {first.cell.run_id}: "
+            f"{first.status.value} {first.note or '(see its log.txt)'}"
+        )
+
+
+def cells_to_train(settings: Settings, typed: Sequence[str]) -> list[PlanLine]:
+    """The cells of these axes, planned now unless they were before; without axes, the folder's plan."""
+    if settings.sweep.is_empty and (settings.folder / PLAN).exists():
+        refuse_edits(settings, typed)
+        return read_lines(settings.folder)
+    cells = sweep_cells(settings, "sweep", Settings, typed)
+    merged = merged_plan(
+        settings, plan_lines(settings, cells), extend=settings.extend, write=not settings.dry_run
+    )
+    wanted = {cell.run_id for cell in cells}
+    return [line for line in merged.lines if line.cell.run_id in wanted]
+
+
+def refuse_edits(settings: Settings, typed: Sequence[str]) -> None:
+    """Frozen cells take no more settings. Raises WrongInput for one that would be lost."""
+    frozen = {field.name for field in fields(TrainConfig)} - {"group", "hardware"}
+    lost = [word for word in typed if word.lstrip("+~").split("=")[0].split(".")[0] in frozen]
+    if lost:
+        raise WrongInput(
+            f"{settings.folder / PLAN} is frozen and {lost[0]} would not reach it; leave it out, "
+            "or give sweep.axes= and another group="
         )

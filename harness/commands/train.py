@@ -26,7 +26,8 @@ from harness.config import verb
 from harness.errors import CannotAnswer, WrongInput
 from harness.report.tables import print_record
 from harness.report.terminal import print_json
-from harness.runs import RunDirectory
+from harness.runs import CONFIG, RunDirectory
+from harness.sweep.plan import create_run, planned_line
 from harness.training.cell import write_cell
 
 
@@ -36,6 +37,13 @@ class Settings(Experiment):
     check: Check | None = None
     widths: list[int] = field(default_factory=list)
     depths: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.check and self.cell:
+            raise ValueError(f"check={self.check.value} looks at model=...; it cannot take cell=")
+        if (self.widths or self.depths) and self.check is not Check.coordinates:
+            raise ValueError("widths and depths belong to check=coordinates; train one model with model=")
 
 
 @verb("train", Settings)
@@ -70,6 +78,10 @@ def train_run(settings: Settings) -> None:
 
 
 def planned_run(path: str) -> RunDirectory:
-    if not Path(path).is_dir():
-        raise WrongInput(f"cell={path} is not a run directory")
-    return RunDirectory(Path(path))
+    """A run directory, made now if only its sweep's plan knows it yet."""
+    run = RunDirectory(Path(path))
+    if not (run.path / CONFIG).exists() and (line := planned_line(run.path.parent, run.run_id)):
+        return create_run(run.path.parent, line)
+    if not run.path.is_dir():
+        raise WrongInput(f"cell={path} is neither a run directory nor a planned cell")
+    return run

@@ -53,14 +53,14 @@ class SweepProgress:
         for column in ("running", "progress", "loss", "tokens/s"):
             table.add_column(column)
         for state in states:
-            if state.status == Status.running.value:
+            if state.status is Status.running:
                 table.add_row(*running_row(state))
         return table
 
     def headline(self, states: Sequence[CellState]) -> str:
         done = sum(state.finished for state in states)
-        speed = sum(s.tokens_per_second or 0 for s in states if s.status == Status.running.value)
-        failed = sum(state.status == Status.failed.value for state in states)
+        speed = sum(s.tokens_per_second or 0 for s in states if s.status is Status.running)
+        failed = sum(state.status is Status.failed for state in states)
         note = f", {failed} failed" if failed else ""
         return (
             f"{self.group}: {done} of {len(states)} cells done{note}, "
@@ -76,11 +76,14 @@ class SweepProgress:
 
     def say(self, states: Sequence[CellState]) -> None:
         for state in states:
-            ended = state.finished or state.status == Status.failed.value
+            ended = state.finished or state.status is Status.failed
             if ended and state.cell.run_id not in self.said:
                 self.said.add(state.cell.run_id)
                 loss = f"loss {state.loss:.4f}" if state.loss is not None else state.note
-                print(f"{state.cell.run_id} {state.status}: {loss}; {self.headline(states)}", file=sys.stderr)
+                print(
+                    f"{state.cell.run_id} {state.status.value}: {loss}; {self.headline(states)}",
+                    file=sys.stderr,
+                )
 
 
 def spent(states: Sequence[CellState]) -> float:

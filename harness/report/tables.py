@@ -7,19 +7,49 @@ from pathlib import Path
 
 from harness.report.terminal import duration, print_lines, print_table, si
 from harness.runs import RunRecord, Status
+from harness.sweep.estimate import TimeBasis
 from harness.sweep.ledger import CellState, counts
+from harness.sweep.plan import PlannedCell
+
+LONGEST = 60
+"""Rows of a table on a terminal; of longer ones the totals tell more, and format=json has them all."""
+UNEVENTFUL = (Status.planned, Status.queued, Status.done)
 
 
-def print_plan(group: str, states: Sequence[CellState]) -> None:
-    columns = ("cell", "params", "tokens", "tokens/param", "steps", "lr", "FLOPs", "status")
-    print_table(f"{group}: {len(states)} cells", columns, [plan_row(state) for state in states])
+def print_plan(group: str, states: Sequence[CellState], currency: str) -> None:
+    columns = ("cell", "params", "tokens", "tokens/param", "steps", "lr", "FLOPs", "memory", "time", "status")
+    print_table(f"{group}: {len(states)} cells", columns, [plan_row(state) for state in states[:LONGEST]])
+    print_more(len(states) - LONGEST)
     left = [state.cell for state in states if not state.finished]
     total = sum(state.cell.flops for state in states)
     print_lines(
         f"in all {total:.3g} FLOPs, {si(sum(s.cell.tokens for s in states))} tokens; "
         f"still to do {len(left)} cells, {sum(cell.flops for cell in left):.3g} FLOPs",
-        "params are non-embedding; FLOPs are exact (forward and backward, attention and head included)",
+        *device_time(left, currency),
+        "params are non-embedding; FLOPs are exact (forward and backward, attention and head included); "
+        "memory is weights, gradients, moments and activations; time is training alone, on one device",
     )
+
+
+def print_more(hidden: int) -> None:
+    if hidden > 0:
+        print_lines(f"... and {hidden:,} more; format=json lists all")
+
+
+def device_time(left: Sequence[PlannedCell], currency: str) -> list[str]:
+    """The time and money that is still to spend, and of how many cells that is known."""
+    if not left:
+        return []
+    known = [cell for cell in left if cell.seconds is not None]
+    if not known:
+        return ["time unknown: no finished run of these shapes here, and no hardware.peak_flops and cost.mfu"]
+    seconds = sum(cell.seconds for cell in known if cell.seconds is not None)
+    measured = sum(cell.seconds_basis == TimeBasis.measured.value for cell in known)
+    basis = f"{measured} cells from measured speeds, {len(known) - measured} from the stated one"
+    missing = f", {len(left) - len(known)} more unknown" if len(known) < len(left) else ""
+    costs = [cell.cost for cell in known if cell.cost is not None]
+    money = f", {sum(costs):,.2f} {currency}" if costs else ""
+    return [f"about {seconds / 3600:,.2f} device-hours{money} ({basis}{missing})"]
 
 
 def plan_row(state: CellState) -> tuple[str, ...]:
@@ -32,18 +62,33 @@ def plan_row(state: CellState) -> tuple[str, ...]:
         f"{cell.steps:,}",
         f"{cell.lr:.3g}",
         f"{cell.flops:.3g}",
-        state.status,
+        "-" if cell.memory_bytes is None else size(cell.memory_bytes),
+        "unknown" if cell.seconds is None else duration(cell.seconds),
+        state.status.value,
     )
 
 
+def size(memory_bytes: int) -> str:
+    mib = memory_bytes / 2**20
+    return f"{mib / 1024:.1f} GiB" if mib >= 1024 else f"{mib:.0f} MiB"
+
+
 def print_states(group: str, states: Sequence[CellState]) -> None:
-    columns = ("cell", "params", "tokens", "FLOPs", "progress", "loss", "tokens/s", "status")
-    print_table(group, columns, [state_row(state) for state in states])
-    summary = ", ".join(f"{number} {status}" for status, number in sorted(counts(states).items()))
+    """Every cell of a short sweep; of a long one those that are under way or in trouble."""
+    columns = ("cell", "params", "tokens", "FLOPs", "progress", "loss", "tokens/s", "stops", "status")
+    shown = [s for s in states if s.status not in UNEVENTFUL] if len(states) > LONGEST else states
+    print_table(group, columns, [state_row(state) for state in shown[:LONGEST]])
+    print_more(len(shown) - LONGEST)
+    summary = ", ".join(f"{number} {status}" for status, number in counts(states).items())
     print_lines(f"{len(states)} cells: {summary}")
-    for state in states:
-        if state.note and state.status != Status.done.value:
-            print_lines(f"{state.cell.run_id}: {state.note}")
+    if interrupted := [state for state in states if state.interruptions]:
+        stops = sum(state.interruptions for state in interrupted)
+        print_lines(f"{len(interrupted)} cells were interrupted, {stops} times in all")
+    if changed := sum(state.code_changed for state in states):
+        print_lines(f"{changed} cells were trained by other code than they were planned with")
+    noted = [state for state in states if state.note and state.status is not Status.done]
+    print_lines(*(f"{state.cell.run_id}: {state.note}" for state in noted[:LONGEST]))
+    print_more(len(noted) - LONGEST)
 
 
 def state_row(state: CellState) -> tuple[str, ...]:
@@ -56,7 +101,8 @@ def state_row(state: CellState) -> tuple[str, ...]:
         f"{state.tokens / cell.tokens:.0%}",
         "-" if state.loss is None else f"{state.loss:.4f}",
         "-" if state.tokens_per_second is None else f"{state.tokens_per_second:,.0f}",
-        state.status,
+        str(state.interruptions or "-"),
+        state.status.value,
     )
 
 

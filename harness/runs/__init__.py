@@ -16,6 +16,7 @@ from harness.runs.directory import (
     Status,
     finished_records,
     run_directories,
+    write_frozen,
 )
 from harness.runs.files import (
     ATTEMPT,
@@ -31,7 +32,14 @@ from harness.runs.files import (
     write_json,
     write_text,
 )
-from harness.runs.owner import FOREIGN_SILENCE_SECONDS, Owner, Process, read_owner, this_process
+from harness.runs.owner import (
+    FOREIGN_SILENCE_SECONDS,
+    Owner,
+    Process,
+    parse_process,
+    read_owner,
+    this_process,
+)
 from harness.runs.record import RunRecord, Skipped
 
 __all__ = [
@@ -56,10 +64,12 @@ __all__ = [
     "content_hash",
     "finished_records",
     "one_at_a_time",
+    "parse_process",
     "read_json",
     "read_owner",
     "run_directories",
     "this_process",
+    "write_frozen",
     "write_json",
     "write_text",
 ]

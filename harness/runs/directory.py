@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import WrongInput
-from harness.runs.files import CONFIG, FAILURE, METRICS, PLAN, RECORD, read_json
+from harness.runs.files import CONFIG, FAILURE, METRICS, PLAN, RECORD, read_json, read_json_if_any, write_json
 from harness.runs.owner import read_owner
 from harness.runs.record import RunRecord, Skipped, parse_record
 
@@ -59,6 +59,11 @@ class RunDirectory:
         """The finished run. Raises WrongInput when the record is missing, edited or of another form."""
         return parse_record(read_json(self.path / RECORD), self.path)
 
+    def record_if_any(self) -> RunRecord | None:
+        """The finished run, or None before it is. Raises as `record` does."""
+        value = read_json_if_any(self.path / RECORD)
+        return None if value is None else parse_record(value, self.path)
+
     def metrics(self) -> list[dict[str, Any]]:
         """Rows by (kind, step), the later of two wins; a line torn by a crash is passed over."""
         path = self.path / METRICS
@@ -85,8 +90,8 @@ class RunDirectory:
 
     def status(self) -> Status:
         """From the files alone."""
-        if (self.path / RECORD).exists():
-            return Status(self.record().status)
+        if (record := self.record_if_any()) is not None:
+            return Status(record.status)
         owner = read_owner(self.path)
         if owner is not None and owner.is_alive(self.path):
             return Status.running
@@ -95,6 +100,19 @@ class RunDirectory:
         if owner is not None:
             return Status.interrupted if owner.ended else Status.lost
         return Status.planned
+
+
+def write_frozen(
+    run: RunDirectory, config_hash: str, frozen: dict[str, Any], planned_code_version: str = ""
+) -> None:
+    """Write config.json unless it is there and says the same of where the data lie.
+
+    Raises WrongInput when the one that is there is damaged.
+    """
+    if (run.path / CONFIG).exists() and run.config().get("tokens_path") == frozen["tokens_path"]:
+        return
+    planned = {"planned_code_version": planned_code_version} if planned_code_version else {}
+    write_json(run.path / CONFIG, {"hash": config_hash, **frozen, **planned})
 
 
 def parse_metric(line: str) -> dict[str, Any] | None:

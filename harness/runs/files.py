@@ -44,10 +44,18 @@ def write_text(path: Path, text: str) -> None:
 
 def read_json(path: Path) -> Any:
     """The file's value. Raises WrongInput naming the file when it is missing or damaged."""
+    value = read_json_if_any(path)
+    if value is None:
+        raise WrongInput(f"{path} does not exist")
+    return value
+
+
+def read_json_if_any(path: Path) -> Any | None:
+    """The file's value; None when there is no file, or null in it. Raises WrongInput when it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WrongInput(f"{path} does not exist") from error
+    except FileNotFoundError:
+        return None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise WrongInput(f"{path} is damaged: {error}") from error
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ class RunRecord:
 
 
 NAMES = frozenset(field.name for field in fields(RunRecord))
-REQUIRED = NAMES - {"reason", *RunRecord.MEASURED}
+REQUIRED = frozenset(f.name for f in fields(RunRecord) if f.default is MISSING) - {*RunRecord.MEASURED}
 
 
 @dataclass(frozen=True)
@@ -107,12 +107,12 @@ def parse_record(value: Any, where: Path) -> RunRecord:
     """Raises WrongInput when a field is missing or unknown, or the hash does not match."""
     if not isinstance(value, dict):
         raise WrongInput(f"{where / RECORD} is not an object")
-    sealed = value.get("hash")
-    body = {k: v for k, v in value.items() if k != "hash"}
-    if missing := sorted(REQUIRED - body.keys()):
-        raise WrongInput(f"{where / RECORD} lacks {', '.join(missing)}")
-    if unknown := sorted(body.keys() - NAMES):
-        raise WrongInput(f"{where / RECORD} has unknown fields: {', '.join(unknown)}")
+    body = dict(value)
+    sealed = body.pop("hash", None)
+    if not body.keys() >= REQUIRED:
+        raise WrongInput(f"{where / RECORD} lacks {', '.join(sorted(REQUIRED - body.keys()))}")
+    if not body.keys() <= NAMES:
+        raise WrongInput(f"{where / RECORD} has unknown fields: {', '.join(sorted(body.keys() - NAMES))}")
     if sealed != content_hash(body):
         raise WrongInput(f"{where / RECORD} was edited after it was written (its hash does not match)")
     return RunRecord(**body)

@@ -1,54 +1,103 @@
-"""Where every planned cell stands: planned minus found, from the run directories alone."""
+"""Where every planned cell stands: planned minus found, from the files of its sweep alone."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import WrongInput
-from harness.runs import FAILURE, RunDirectory, Status, read_json
+from harness.runs import FAILURE, RunDirectory, RunRecord, Status, read_json, read_owner
 from harness.sweep.plan import PlannedCell
+from harness.sweep.queues import queued_cells
+
+FINISHED = (Status.done, Status.diverged)
+WAITING = (Status.planned, Status.interrupted, Status.lost)
 
 
 @dataclass(frozen=True)
 class CellState:
-    """One cell's status and how far it got. `tokens_per_second` is the last one logged."""
+    """One cell's status and how far it got. `tokens_per_second` is the last one logged, `interruptions` how
+    often it was stopped, preempted or lost; `code_changed` says that other code trained it than was there
+    when it was planned."""
 
     cell: PlannedCell
-    status: str
-    tokens: int
-    loss: float | None
-    tokens_per_second: float | None
+    status: Status
+    tokens: int = 0
+    loss: float | None = None
+    tokens_per_second: float | None = None
     note: str = ""
+    interruptions: int = 0
+    code_changed: bool = False
 
     @property
     def finished(self) -> bool:
-        return self.status in (Status.done.value, Status.diverged.value)
+        return self.status in FINISHED
 
 
 def survey(root: Path, cells: Iterable[PlannedCell]) -> list[CellState]:
-    return [look(RunDirectory(root / cell.run_id), cell) for cell in cells]
+    """The state of every cell; one listing of the folder tells which have not begun."""
+    begun, queued = names_in(root), queued_cells(root)
+    return [
+        look(RunDirectory(root / cell.run_id), cell, queued)
+        if cell.run_id in begun
+        else CellState(cell, Status.queued if cell.run_id in queued else Status.planned)
+        for cell in cells
+    ]
 
 
-def look(run: RunDirectory, cell: PlannedCell) -> CellState:
+def names_in(root: Path) -> set[str]:
+    try:
+        return {path.name for path in root.iterdir()}
+    except OSError:
+        return set()
+
+
+def look(run: RunDirectory, cell: PlannedCell, queued: Collection[str] = ()) -> CellState:
     """The state of one run; a damaged directory is said so, never raised."""
     try:
+        if (record := run.record_if_any()) is not None:
+            return of_record(cell, record)
         status = run.status()
-        if status in (Status.done, Status.diverged):
-            record = run.record()
-            return CellState(
-                cell, status.value, record.tokens, record.loss, record.tokens_per_second, record.reason
-            )
         note = read_json(run.path / FAILURE)["reason"] if status is Status.failed else ""
     except (WrongInput, KeyError, TypeError, ValueError) as error:
-        return CellState(cell, "damaged", 0, None, None, str(error))
+        return CellState(cell, Status.damaged, note=str(error))
     last = run.last_metric() or {}
     return CellState(
-        cell, status.value, last.get("tokens", 0), last.get("loss"), last.get("tokens_per_second"), note
+        cell,
+        Status.queued if status in WAITING and cell.run_id in queued else status,
+        last.get("tokens", 0),
+        last.get("loss"),
+        last.get("tokens_per_second"),
+        note,
+        interruptions(run, status),
     )
 
 
+def of_record(cell: PlannedCell, record: RunRecord) -> CellState:
+    return CellState(
+        cell,
+        Status(record.status),
+        record.tokens,
+        record.loss,
+        record.tokens_per_second,
+        record.reason,
+        record.interruptions,
+        record.code_changed,
+    )
+
+
+def interruptions(run: RunDirectory, status: Status) -> int:
+    """Of a run without a record: its attempts but for those that failed and the one that goes on."""
+    owner = read_owner(run.path)
+    if owner is None:
+        return 0
+    ended_otherwise = status in (Status.running, Status.failed)
+    return max(0, owner.number - owner.failures - ended_otherwise)
+
+
 def counts(states: Sequence[CellState]) -> dict[str, int]:
-    return dict(Counter(state.status for state in states))
+    """How many cells have each status that occurs, in the order of a cell's life."""
+    found = Counter(state.status for state in states)
+    return {status.value: found[status] for status in Status if found[status]}

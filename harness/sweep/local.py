@@ -13,13 +13,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import WrongInput
 from harness.runs import RunDirectory, Status
-from harness.sweep.ledger import CellState, look
-from harness.sweep.plan import PlannedCell
+from harness.sweep.ledger import WAITING, CellState, look, survey
+from harness.sweep.plan import PlanLine, PlannedCell, create_run
+from harness.sweep.queues import registered
 
 LOG = "log.txt"
 POLL_SECONDS = 0.5
@@ -77,37 +78,52 @@ class Child:
 
 
 Watch = Callable[[list[CellState]], None]
+Command = Callable[[Path], list[str]]
+
+
+def train_command(run: Path) -> list[str]:
+    """What trains the planned cell in `run`."""
+    quoted = str(run.resolve()).replace("\\", "\\\\").replace("'", "\\'")
+    return [sys.executable, "-m", "harness", "train", f"cell='{quoted}'"]
 
 
 class Queue:
     """Runs the cells that are not done, and tells `watch` how all of them stand."""
 
     def __init__(
-        self, root: Path, cells: Sequence[PlannedCell], slots: Sequence[Slot], retry_failed: bool
+        self,
+        root: Path,
+        lines: Sequence[PlanLine],
+        slots: Sequence[Slot],
+        retry_failed: bool,
+        command: Command = train_command,
     ) -> None:
         self.root = root
         self.slots = list(slots)
-        self.states = {cell.run_id: look(RunDirectory(root / cell.run_id), cell) for cell in cells}
+        self.command = command
+        self.lines = {line.cell.run_id: line for line in lines}
+        cells = [line.cell for line in lines]
+        self.states = {state.cell.run_id: waiting_or_not(state) for state in survey(root, cells)}
         self.retry_failed = retry_failed
         self.waiting = sorted(filter(self.launchable, cells), key=lambda cell: -cell.flops)
         self.children: list[Child] = []
 
     def launchable(self, cell: PlannedCell) -> bool:
         status = self.states[cell.run_id].status
-        if status == Status.failed.value:
-            return self.retry_failed
-        return status in (Status.planned.value, Status.interrupted.value)
+        return status in WAITING or (status is Status.failed and self.retry_failed)
 
     def run(self, watch: Watch) -> None:
         """Until every cell has had its turn. Ctrl-C or SIGTERM asks the children to save and stop."""
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            while self.waiting or self.children or self.elsewhere():
-                self.reap()
-                self.launch()
-                self.refresh()
-                watch(list(self.states.values()))
-                time.sleep(POLL_SECONDS)
+            with registered(self.root, [cell.run_id for cell in self.waiting]) as beat:
+                while self.waiting or self.children or self.elsewhere():
+                    beat()
+                    self.reap()
+                    self.launch()
+                    self.refresh()
+                    watch(list(self.states.values()))
+                    time.sleep(POLL_SECONDS)
         except BaseException:
             self.stop()
             raise
@@ -117,16 +133,33 @@ class Queue:
     def elsewhere(self) -> list[CellState]:
         """Cells that another sweep of the same folder is running: waited for, not started twice."""
         mine = {child.cell.run_id for child in self.children}
-        running = [s for s in self.states.values() if s.status == Status.running.value]
+        running = [s for s in self.states.values() if s.status is Status.running]
         return [state for state in running if state.cell.run_id not in mine]
 
     def launch(self) -> None:
         busy = [child.slot for child in self.children]
         for slot in [slot for slot in self.slots if slot not in busy]:
-            if not self.waiting:
+            cell = self.next_cell()
+            if cell is None:
                 return
+            run = self.root / cell.run_id
+            self.children.append(Child(cell, slot, start(run, slot, self.command(run))))
+
+    def next_cell(self) -> PlannedCell | None:
+        """The largest cell that still waits, its run directory made; another sweep may have begun it."""
+        while self.waiting:
             cell = self.waiting.pop(0)
-            self.children.append(Child(cell, slot, start(self.root / cell.run_id, slot)))
+            self.update(cell)
+            if not self.launchable(cell):
+                continue
+            try:
+                create_run(self.root, self.lines[cell.run_id])
+            except WrongInput as error:  # one damaged run must not stop the others
+                print(error, file=sys.stderr)
+                self.states[cell.run_id] = CellState(cell, Status.damaged, note=str(error))
+                continue
+            return cell
+        return None
 
     def reap(self) -> None:
         for child in [child for child in self.children if child.process.poll() is not None]:
@@ -156,7 +189,12 @@ class Queue:
                 child.process.wait()
 
 
-def start(run: Path, slot: Slot) -> subprocess.Popen[bytes]:
+def waiting_or_not(state: CellState) -> CellState:
+    """A cell that other queues hold too goes to the one that claims it first."""
+    return replace(state, status=Status.planned) if state.status is Status.queued else state
+
+
+def start(run: Path, slot: Slot, command: Sequence[str]) -> subprocess.Popen[bytes]:
     """Train one planned cell in a child process pinned to the slot; its output goes to log.txt."""
     threads = str(len(slot.cores))
     environment = {
@@ -165,13 +203,12 @@ def start(run: Path, slot: Slot) -> subprocess.Popen[bytes]:
         "TORCHINDUCTOR_COMPILE_THREADS": threads,
         "HARNESS_TRACEBACK": "1",
     }
-    quoted = str(run.resolve()).replace("\\", "\\\\").replace("'", "\\'")
     parent = os.getpid()
     if slot.gpu is not None:
         environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
     with (run / LOG).open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "harness", "train", f"cell='{quoted}'"],
+            list(command),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

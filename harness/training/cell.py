@@ -7,6 +7,7 @@ import types
 import typing
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from harness.budget import Horizon, build_horizon
 from harness.data.prepare import Prepared
 from harness.errors import WrongInput
 from harness.model.settings import ParametrizationKind
-from harness.runs import CONFIG, RunDirectory, content_hash, write_json
+from harness.runs import CONFIG, RunDirectory, content_hash, write_frozen
 from harness.shape import ModelShape, build_shape
 from harness.training.settings import TrainConfig
 
@@ -38,16 +39,18 @@ class Cell:
     def peak_lr(self) -> float:
         return self.config.optim.peak_lr(self.shape.width)
 
-    @property
+    @cached_property
     def config_hash(self) -> str:
-        return science_hash(self.to_json())
+        return science_hash(self.frozen)
 
     @property
     def run_id(self) -> str:
         tokens = f"{self.horizon.tokens / 1e6:.3g}m"
         return f"{self.config.model.name}-{tokens}-s{self.config.seed}-{self.config_hash[:8]}"
 
-    def to_json(self) -> dict[str, Any]:
+    @cached_property
+    def frozen(self) -> dict[str, Any]:
+        """What config.json holds beside its hash. Shared: not to be changed."""
         return {
             "config": to_plain(self.config),
             "shape": to_plain(self.shape),
@@ -90,9 +93,7 @@ def freeze(config: TrainConfig, prepared: Prepared) -> Cell:
 def write_cell(runs_dir: Path, cell: Cell) -> RunDirectory:
     """Create the run directory with its frozen config; an existing one stays, but for where the data lie."""
     run = RunDirectory(runs_dir / cell.config.group / cell.run_id)
-    frozen = read_cell(run) if (run.path / CONFIG).exists() else None
-    if frozen is None or frozen.tokens_path != cell.tokens_path:
-        write_json(run.path / CONFIG, {"hash": cell.config_hash, **cell.to_json()})
+    write_frozen(run, cell.config_hash, cell.frozen)
     return run
 
 

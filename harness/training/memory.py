@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from harness.shape import ModelShape
 
 FLOAT = 4
+STATE_TENSORS = 4
+"""Of the size of the weights: the weights, their gradients and AdamW's two moments."""
 
 
 def activation_bytes_per_sequence(shape: ModelShape) -> int:
@@ -18,6 +22,16 @@ def activation_bytes_per_sequence(shape: ModelShape) -> int:
         shape.depth * (14 * shape.width + 5 * shape.mlp_hidden) + 3 * shape.vocab_size + 4 * shape.width
     )
     return FLOAT * per_token * shape.context
+
+
+@cache
+def training_bytes(shape: ModelShape, batch_sequences: int, activation_gib: float) -> int:
+    """Weights, gradients, moments and the activations of one micro-batch, in float32 whatever the precision.
+
+    Without what Python, PyTorch and CUDA take themselves, some hundred MiB."""
+    micro_batch = micro_batch_sequences(shape, batch_sequences, activation_gib)
+    state = STATE_TENSORS * FLOAT * shape.params.total
+    return state + micro_batch * activation_bytes_per_sequence(shape)
 
 
 def micro_batch_sequences(shape: ModelShape, batch_sequences: int, activation_gib: float) -> int:

@@ -9,12 +9,13 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import harness
 from harness.training.cell import Cell
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ def git(root: Path, *arguments: str) -> str:
 
 def provenance(cell: Cell, origin: Origin, device: torch.device) -> dict[str, Any]:
     """Of the latest attempt; `started_at` is the first one's."""
+    import torch  # here: planning asks for the code's version alone
+
     return {
         "started_at": origin.started_at,
         "code_version": origin.code,

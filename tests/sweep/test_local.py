@@ -12,6 +12,7 @@ import pytest
 
 from harness.runs import FAILURE, RECORD, RunDirectory, Status, run_directories
 from harness.sweep.local import LauncherConfig, build_slots
+from harness.sweep.plan import create_run, read_lines
 
 
 def test_slots_share_out_cores_and_gpus():
@@ -118,8 +119,8 @@ def test_a_failing_cell_does_not_stop_the_others_and_is_retried_on_request(harne
         w if not w.startswith("sweep.axes") else 'sweep.axes=["model=27k","horizon.tokens=20_000","seed=0,1"]'
         for w in sweep_words
     ]
-    assert harness("plan", *words[1:], "write=true", cwd=tmp_path).returncode == 0
-    broken, fine = sorted(run_directories(tmp_path / "toy"), key=lambda run: "-s0-" not in run.run_id)
+    assert harness("plan", *words[1:], cwd=tmp_path).returncode == 0
+    broken, fine = (create_run(tmp_path / "toy", line) for line in read_lines(tmp_path / "toy"))
     in_the_way = broken.path / "provenance.json"
     in_the_way.mkdir()
     done = harness(*words, cwd=tmp_path)
@@ -134,22 +135,25 @@ def test_a_failing_cell_does_not_stop_the_others_and_is_retried_on_request(harne
 
 
 def test_status_counts_and_plan_spends_nothing(harness, sweep_words, tmp_path):
-    plan = harness("plan", *sweep_words[1:], "format=json", cwd=tmp_path)
+    plan = harness("plan", *sweep_words[1:], "format=json", "write=false", cwd=tmp_path)
     cells = json.loads(plan.stdout)
     assert [cell["status"] for cell in cells] == ["planned"] * 4
     assert not (tmp_path / "toy").exists()
-    assert harness("plan", *sweep_words[1:], "write=true", cwd=tmp_path).returncode == 0
+    assert harness("plan", *sweep_words[1:], cwd=tmp_path).returncode == 0
     status = harness("status", *sweep_words[1:], "format=json", cwd=tmp_path)
     assert json.loads(status.stdout)["counts"] == {"planned": 4}
-    assert (tmp_path / "toy" / "plan.jsonl").exists()
+    assert sorted(path.name for path in (tmp_path / "toy").glob("[!.]*")) == ["plan.jsonl"]
 
 
 def test_moved_data_are_found_again(harness, sweep_words, toy_root, tmp_path):
-    assert harness("plan", *sweep_words[1:], "write=true", cwd=tmp_path).returncode == 0
-    before = [run.config()["tokens_path"] for run in run_directories(tmp_path / "toy")]
+    root = tmp_path / "toy"
+    assert harness("plan", *sweep_words[1:], cwd=tmp_path).returncode == 0
+    before = read_lines(root)
+    create_run(root, before[0])
     shutil.copytree(toy_root / "data", tmp_path / "moved")
     moved = [w if not w.startswith("data_dir") else f"data_dir={tmp_path / 'moved'}" for w in sweep_words[1:]]
-    assert harness("plan", *moved, "write=true", cwd=tmp_path).returncode == 0
-    after = [run.config()["tokens_path"] for run in run_directories(tmp_path / "toy")]
-    assert len(after) == len(before)
-    assert all("moved" in path for path in after)
+    assert harness("plan", *moved, cwd=tmp_path).returncode == 0
+    after = read_lines(root)
+    assert [line.cell for line in after] == [line.cell for line in before]
+    assert all("moved" in line.frozen["tokens_path"] for line in after)
+    assert "moved" in create_run(root, after[0]).config()["tokens_path"]

@@ -1,0 +1,71 @@
+"""Who is working through a sweep: each queue leaves a file in the sweep's folder while it lives.
+
+runs/<sweep>/.queues/<host>-<pid>.json names the process and its cells, so that status can tell queued cells
+from planned ones, and a plan that somebody waits for is not replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.runs import Process, parse_process, this_process, write_json
+
+QUEUES = ".queues"
+BEAT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class LivingQueue:
+    process: Process
+    cells: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def registered(root: Path, cells: Sequence[str]) -> Iterator[Callable[[], None]]:
+    """Say that this process works through `cells`. Yields what to call now and then, as a sign of life."""
+    mine = this_process()
+    path = root / QUEUES / f"{mine.host}-{mine.pid}.json"
+    write_json(path, {**asdict(mine), "cells": list(cells)})
+    beaten = time.monotonic()
+
+    def beat() -> None:
+        nonlocal beaten
+        if time.monotonic() - beaten > BEAT_SECONDS:
+            beaten = time.monotonic()
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
+    try:
+        yield beat
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def living_queues(root: Path) -> list[LivingQueue]:
+    """The queues of a sweep's folder that have not ended."""
+    found = (read_queue(path) for path in sorted((root / QUEUES).glob("[!.]*.json")))
+    return [queue for queue in found if queue is not None]
+
+
+def read_queue(path: Path) -> LivingQueue | None:
+    """None when it is gone, garbage, or its process dead."""
+    try:
+        value = json.loads(path.read_text())
+        last_sign = path.stat().st_mtime
+    except (OSError, ValueError):
+        return None
+    process = parse_process(value)
+    if process is None or not process.is_alive(last_sign):
+        return None
+    return LivingQueue(process, tuple(value.get("cells", ())))
+
+
+def queued_cells(root: Path) -> set[str]:
+    return {cell for queue in living_queues(root) for cell in queue.cells}
