@@ -118,7 +118,7 @@ def test_text_in_scored_forecast_out(harness, words, tmp_path):
     run("report", *bet)
     page = (tmp_path / "runs" / "bet" / "report.html").read_text()
     assert f"actual {score['actual']:.4f}" in page
-    assert page.count("<svg") == 3
+    assert page.count("<svg") == 4
     assert "http://www.w3.org" in page and "<script" not in page and "src=" not in page
 
     seal = tmp_path / "runs" / "bet" / "forecast.json"
