@@ -42,7 +42,7 @@ def verb(name: str, schema: type[Schema]) -> Callable[[Callable[[Schema], None]]
             except (HydraException, OmegaConfBaseException) as error:
                 raise WrongInput(explain(error)) from error
             if failures:
-                raise failures[0]
+                raise failures.pop()
 
         return entry
 

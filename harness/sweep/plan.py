@@ -140,10 +140,7 @@ def merge_plan(root: Path, lines: Sequence[PlanLine], queued: Collection[str], *
     which has begun or is `queued`, and the caller did not ask to extend it: two grids must not mix by
     accident.
     """
-    ids = Counter(line.cell.run_id for line in lines)
-    if twice := sorted(run_id for run_id, number in ids.items() if number > 1):
-        more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
-        raise WrongInput(f"the plan holds the same cell twice: {twice[0]}{more}; take one of them out")
+    ids = different_ids(lines)
     before = {line.cell.run_id: line for line in read_lines(root)} if (root / PLAN).exists() else {}
     others = [line for run_id, line in before.items() if run_id not in ids]
     in_use = [run_id for run_id in run_ids(others) if run_id in queued or (root / run_id).exists()]
@@ -154,6 +151,15 @@ def merge_plan(root: Path, lines: Sequence[PlanLine], queued: Collection[str], *
         )
     kept = [settled(before.get(line.cell.run_id), line) for line in lines]
     return Merged([*others, *kept] if extend else kept, 0 if extend else len(others))
+
+
+def different_ids(lines: Iterable[PlanLine]) -> set[str]:
+    """Raises WrongInput for twice the same cell, which is named once."""
+    ids = Counter(run_ids(lines))
+    if twice := sorted(run_id for run_id, number in ids.items() if number > 1):
+        more = f" and {len(twice) - 1} more" if len(twice) > 1 else ""
+        raise WrongInput(f"the plan holds the same cell twice: {twice[0]}{more}; take one of them out")
+    return set(ids)
 
 
 def settled(before: PlanLine | None, now: PlanLine) -> PlanLine:
@@ -170,6 +176,7 @@ def settled(before: PlanLine | None, now: PlanLine) -> PlanLine:
 
 def write_plan(root: Path, lines: Sequence[PlanLine], queued: Collection[str], *, extend: bool) -> Merged:
     """Write runs/<sweep>/plan.jsonl; the same plan again changes nothing. Raises as `merge_plan` does."""
+    different_ids(lines)  # before the folder is made
     with one_at_a_time(root, LOCK):
         merged = merge_plan(root, lines, queued, extend=extend)
         text = "".join(f"{line.text}\n" for line in merged.lines)

@@ -1,0 +1,139 @@
+"""plan, sweep, status and train on one frozen plan, as typed."""
+
+import json
+import shutil
+
+import pytest
+
+from harness.cli import main
+from harness.commands import cells
+from harness.data.prepare import prepare
+from harness.runs import PLAN, RunDirectory, claim
+from harness.sweep.plan import create_run, read_lines
+
+AXES = 'sweep.axes=["seed=0,1","horizon.tokens=20_000"]'
+WORDS = ["corpus=text_dir", "corpus.name=toy", "tokenizer=bytes", "context=32", "model=27k"]
+WORDS += ["horizon.batch_tokens=512", "evaluation.tokens=2048", "hardware=cpu", "hardware.compile=never"]
+
+
+@pytest.fixture
+def typed(toy_root, tmp_path, monkeypatch, capsys):
+    """typed("plan", AXES) -> (exit code, stdout, stderr) with the toy corpus, in group=toy."""
+    monkeypatch.chdir(tmp_path)
+    places = {"corpus.path": toy_root / "texts", "data_dir": toy_root / "data", "group": "toy"}
+
+    def call(verb: str, *words: str, flags=(), **moved: object) -> tuple[int, str, str]:
+        where = [f"{key}={value}" for key, value in {**places, **moved}.items()]
+        code = main([verb, *flags, *WORDS, *where, *words])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def frozen(tmp_path) -> str:
+    return (tmp_path / "runs" / "toy" / PLAN).read_text()
+
+
+def test_later_edits_do_not_reach_planned_cells(typed, tmp_path):
+    assert typed("plan", AXES)[0] == 0
+    before = frozen(tmp_path)
+    assert typed("plan", AXES, "saving.log_steps=7", "cost.mfu=0.5")[0] == 0
+    assert frozen(tmp_path) == before
+    code, out, err = typed("sweep", "optim.lr=0.5")
+    assert (code, out) == (2, "")
+    assert "is frozen and" in err and len(err.splitlines()) == 1
+
+
+def test_a_sweep_without_axes_takes_the_folders_plan(typed, tmp_path, monkeypatch, capsys):
+    assert typed("plan", AXES)[0] == 0
+    planned = [line.cell.run_id for line in read_lines(tmp_path / "runs" / "toy")]
+    assert main(["sweep", "group=toy", "dry_run=true", "format=json"]) == 0
+    assert [cell["run_id"] for cell in json.loads(capsys.readouterr().out)] == planned
+    assert main(["sweep", "group=other", "dry_run=true"]) == 2
+    assert "no cells" in capsys.readouterr().err
+
+
+def test_a_cell_trained_by_other_code_says_so(typed, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cells, "code_version", lambda: "older")
+    assert typed("plan", AXES)[0] == 0
+    root = tmp_path / "runs" / "toy"
+    first, _ = read_lines(root)
+    assert main(["train", f"cell={root / first.cell.run_id}"]) == 0
+    record = RunDirectory(root / first.cell.run_id).record()
+    assert record.planned_code_version == "older" != record.code_version
+    capsys.readouterr()
+    code, out, _ = typed("status")
+    assert code == 0
+    assert "1 cells were trained by other code" in out
+    assert "2 cells: 1 planned, 1 done" in out
+    rows = json.loads(typed("plan", AXES, "format=json", "cost.price_per_device_hour=3600")[1])
+    assert [row["seconds_basis"] for row in rows] == ["measured", "measured"]
+    assert rows[0]["seconds"] == pytest.approx(rows[0]["tokens"] / record.tokens_per_second, rel=0.01)
+    assert rows[0]["cost"] == pytest.approx(rows[0]["seconds"])
+
+
+def test_runs_of_hydras_multirun_are_seen_by_status(typed):
+    assert typed("train", "horizon.tokens=512", "seed=0,1", flags=["-m"])[0] == 0
+    states = json.loads(typed("status", "format=json")[1])
+    assert states["counts"] == {"done": 2}
+    assert sorted(state["cell"]["seed"] for state in states["cells"]) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "code", "said"),
+    [
+        ("plan", ['sweep.axes=["seed=0,0"]', "horizon.tokens=512"], 2, "same cell twice"),
+        ("sweep", ['sweep.axes=["seed=0,0"]', "horizon.tokens=512"], 2, "same cell twice"),
+        ("plan", ['sweep.axes=["seed=range(0)"]'], 2, "is empty"),
+        ("sweep", ['sweep.axes=["sede=1,2"]'], 2, "no setting 'sede'"),
+        ("plan", ['sweep.tied=[["seed=1,2","optim.lr=1"]]'], 2, "equally many values"),
+        ("plan", ['sweep.axes=["group=a,b"]', "horizon.tokens=512"], 2, "one group"),
+        (
+            "plan",
+            ['sweep.axes=["horizon.batch_tokens=3_200_000"]', "horizon.tokens=512"],
+            1,
+            "than one batch",
+        ),
+        ("plan", ['sweep.axes=["attention=sdpa,triton"]', "horizon.tokens=512"], 2, "attention=triton"),
+        ("sweep", [], 2, "no cells"),
+        ("plan", ['sweep.axes=["seed=1"]'], 2, "no horizon"),
+    ],
+)
+def test_what_cannot_be_trained_cannot_be_planned(typed, tmp_path, verb, words, code, said):
+    found, out, err = typed(verb, *words)
+    assert (found, out) == (code, ""), err
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_edited_by_hand_is_refused_by_every_verb(typed, tmp_path):
+    assert typed("plan", AXES)[0] == 0
+    path = tmp_path / "runs" / "toy" / PLAN
+    path.write_text(path.read_text().replace('"val_fraction": 0.02', '"val_fraction": 0.03', 1))
+    for verb, words in (("plan", [AXES]), ("sweep", [AXES]), ("status", [])):
+        code, out, err = typed(verb, *words)
+        assert (code, out) == (2, ""), verb
+        assert "line 1 was edited" in err
+
+
+def test_another_corpus_is_another_plan_to_both_verbs(typed, tmp_path, toy_root):
+    assert typed("plan", AXES)[0] == 0
+    root = tmp_path / "runs" / "toy"
+    claim(create_run(root, read_lines(root)[0])).end()
+    shutil.copytree(toy_root / "texts", tmp_path / "texts")
+    (tmp_path / "texts" / "0.txt").write_text("Other words than before, and a good many of them. " * 9)
+    settings = cells_settings(tmp_path)
+    prepare(settings.corpus, settings.tokenizer, tmp_path / "data", lambda *_: None)
+    moved = {"corpus.path": tmp_path / "texts", "data_dir": tmp_path / "data"}
+    for verb, words in (("plan", []), ("plan", ["write=false"]), ("sweep", [])):
+        code, _, err = typed(verb, AXES, *words, **moved)
+        assert code == 1
+        assert "another plan" in err
+
+
+def cells_settings(tmp_path):
+    from harness.commands.plan import Settings
+    from harness.config import compose_all
+
+    return compose_all("plan", Settings, [[*WORDS, f"corpus.path={tmp_path / 'texts'}"]])[0]
