@@ -11,15 +11,37 @@ from pathlib import Path
 
 ROWS = 250
 
+FIRST_ROW = """
+import os
+import sys
+
+import harness.commands.observe
+
+
+def stop(*_: object) -> None:
+    print(*sorted(sys.modules))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+harness.commands.observe.observe = stop
+from harness.cli import main
+
+sys.exit(main(["fit", f"runs={sys.argv[1]}"]))
+"""
+"""A program that is `harness fit` until the first row would be read; it prints the modules it has loaded."""
+
 
 def startup_seconds(repeats: int) -> dict[str, float]:
-    """Median seconds of whole processes: an empty Python, `--help`, and a fit of 250 planted rows."""
+    """Median seconds of whole processes: an empty Python, `--help`, and a fit of 250 planted rows
+    until it reads the first of them and to its end."""
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "table.csv"
         table.write_text(planted_table())
         commands = {
             "python -c pass": ["-c", "pass"],
             "harness --help": ["-m", "harness", "--help"],
+            "harness fit, until the first row": ["-c", FIRST_ROW, str(table)],
             f"harness fit, {ROWS} rows": ["-m", "harness", "fit", f"runs={table}"],
         }
         return {
