@@ -101,7 +101,7 @@ def described(run: RunDirectory) -> PlannedCell | None:
 def plan_lines(settings: Experiment, cells: Sequence[Cell]) -> list[PlanLine]:
     """The cells with what they will take, ready to be written."""
     speeds, code = measured_speeds(settings.folder, cells), code_version()
-    estimates = [estimate(cell.frozen, speeds, settings.cost) for cell in cells]
+    estimates = [estimate(cell.shape, cell.frozen, speeds, settings.cost) for cell in cells]
     return [
         plan_line(planned(cell, taken, code), cell.frozen)
         for cell, taken in zip(cells, estimates, strict=True)

@@ -4,7 +4,7 @@
     harness plan 'sweep.axes=["model=27k,56k","horizon.flops=1e12,2e12"]' group=mine
     harness plan 'sweep.tied=[["model=27k,56k","optim.lr=0.01,0.007"]]' 'sweep.axes=["seed=0,1"]' group=mine
     harness plan experiment=demo write=false         look only
-    harness plan experiment=demo hardware.peak_flops=989e12 cost.mfu=0.4 cost.price_per_device_hour=2.5
+    harness plan experiment=demo hardware=h100 cost.mfu=0.4 cost.price_per_device_hour=2.5
     harness plan experiment=demo format=json
 
 Axes multiply: every value of one with every value of the others; those of one list of `sweep.tied` move

@@ -74,10 +74,10 @@ def median_speeds(measured: Iterable[tuple[str, float]]) -> Speeds:
     return {key: statistics.median(values) for key, values in by_key.items()}
 
 
-def estimate(frozen: Mapping[str, Any], speeds: Speeds, cost: CostConfig) -> Estimate:
-    """Of a frozen config (`harness.training.cell.Cell.frozen`)."""
-    shape, batch_sequences = ModelShape(**frozen["shape"]), frozen["horizon"]["batch_sequences"]
-    seconds, basis = training_seconds(frozen, shape, speeds, cost)
+def estimate(shape: ModelShape, frozen: Mapping[str, Any], speeds: Speeds, cost: CostConfig) -> Estimate:
+    """Of a shape and its frozen config (`harness.training.cell.Cell.frozen`)."""
+    seconds, basis = training_seconds(shape, frozen, speeds, cost)
+    batch_sequences = frozen["horizon"]["batch_sequences"]
     price = cost.price_per_device_hour
     return Estimate(
         memory_bytes=training_bytes(shape, batch_sequences, frozen["config"]["hardware"]["activation_gib"]),
@@ -88,7 +88,7 @@ def estimate(frozen: Mapping[str, Any], speeds: Speeds, cost: CostConfig) -> Est
 
 
 def training_seconds(
-    frozen: Mapping[str, Any], shape: ModelShape, speeds: Speeds, cost: CostConfig
+    shape: ModelShape, frozen: Mapping[str, Any], speeds: Speeds, cost: CostConfig
 ) -> tuple[float | None, TimeBasis]:
     """Tokens over the measured speed, else FLOPs over the stated one, else unknown."""
     tokens = Horizon(**frozen["horizon"]).tokens
