@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from harness.commands.reference import BOOTSTRAPS, Gradients, Rows, build_objective, descend, grid, refit
-from harness.laws.bootstrap import bootstrap, case_weights
-from harness.laws.config import LawConfig, LossUnit, ParamsKind
+from harness.laws.bootstrap import drawn, resample
+from harness.laws.config import LawConfig, LossUnit, ParamsKind, Resampling
 from harness.laws.expansion import Floats
+from harness.laws.fit import solve
+from harness.laws.forms.chinchilla import ALPHA
 from harness.laws.observations import FLOPS_6ND, Observations, Row, collect
-from harness.laws.solve import solve
-from harness.laws.surfaces import ALPHA
 
 PLANTED = {"A": 482.0, "B": 2085.4, "E": 1.817, "alpha": 0.348, "beta": 0.366}
 """The law that Besiroglu et al. 2404.10102 find in the Chinchilla runs."""
@@ -103,7 +103,7 @@ def fit_speed(observations: Observations, sample: float, turns: int, seed: int =
     torch.set_num_threads(1)
     least = 2 * turns
     starts = np.random.default_rng(seed).permutation(grid())[: max(least, math.ceil(sample * len(grid())))]
-    draws = case_weights(observations, BOOTSTRAPS, np.random.default_rng(seed))
+    draws = drawn(np.arange(len(observations)), BOOTSTRAPS, np.random.default_rng(seed))
     draws = draws[: max(least, math.ceil(sample * BOOTSTRAPS))]
     rows = (np.log(observations.params), np.log(observations.tokens), np.log(observations.loss))
     references = [Reference(gradients, rows) for gradients in Gradients]
@@ -128,9 +128,10 @@ def own_procedure(observations: Observations, seed: int) -> Procedure:
     """The optimum and the resamples, as `harness fit` finds them."""
     began = time.process_time()
     solution = solve(observations, LawConfig())
-    replicates = bootstrap(observations, solution, BOOTSTRAPS, seed=seed)
+    values = resample(solution, BOOTSTRAPS, Resampling.cases, seed).values
     seconds = time.process_time() - began
-    return Procedure("ours", seconds, 0.0, solution.objective, replicates.theta)
+    theta = np.column_stack([np.log(values[:, :ALPHA]), values[:, ALPHA:]])
+    return Procedure("ours", seconds, 0.0, solution.objective, theta)
 
 
 class Reference:

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from harness.commands.bench_fit import planted_observations
-from harness.laws.bootstrap import bootstrap
-from harness.laws.config import LawConfig
-from harness.laws.solve import solve
+from harness.laws.bootstrap import resample
+from harness.laws.config import LawConfig, Resampling
+from harness.laws.fit import solve
 
 Size = tuple[int, int]
 """Rows and bootstraps."""
@@ -69,7 +69,7 @@ def bootstrap_seconds(size: Size) -> float:
     rows, bootstraps = size
     observations = planted_observations(rows)
     began = time.process_time()
-    bootstrap(observations, solve(observations, LawConfig()), bootstraps)
+    resample(solve(observations, LawConfig()), bootstraps, Resampling.cases, seed=0)
     return time.process_time() - began
 
 

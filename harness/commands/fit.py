@@ -5,6 +5,8 @@
     harness fit runs=table.csv 'where=["group=rpj","loss<3.5"]' law=skaling
     harness fit runs=table.csv best_of=cell            the best run of each (params, tokens)
     harness fit runs=table.csv flops=[1e21,1e24] format=json
+    harness fit runs=table.csv 'at=[[7e9,1.4e11]]'     the loss of 7B parameters after 140B tokens
+    harness fit runs=table.csv fit.intervals=profile   by the likelihood instead of the bootstrap
     harness fit runs=table.csv fit.bootstraps=4000 fit.law.delta=1e-3
     harness fit runs=table.csv sensitivity=true flops=[1e24] figure=tornado.svg
     harness fit runs=table.csv approaches=true         envelope, isoFLOP parabolas and law side by side
@@ -42,14 +44,11 @@ from harness.commands.root import Experiment, Format
 from harness.config import verb
 from harness.errors import CannotAnswer
 from harness.laws.approaches import compare, comparison_budgets, unanswered
-from harness.laws.bootstrap import fit_json
 from harness.laws.checklist import checklist, checklist_json
 from harness.laws.config import OTHER_RESPONSES
 from harness.laws.conventions import in_flops
-from harness.laws.fit import Fit, FitStatus, fit_law
-from harness.laws.forms.catalogue import FORMS
-from harness.laws.forms.fit import FormFit
-from harness.laws.forms.observed import fit_observed, form_json
+from harness.laws.fit import FitStatus, fit_law
+from harness.laws.intervals import fit_json
 from harness.laws.observations import Observations
 from harness.laws.sensitivity import sensitivity
 from harness.report.approaches import print_approaches
@@ -74,8 +73,8 @@ class Settings(Experiment):
         super().__post_init__()
         if not all(isinstance(value, int | float) for row in self.at for value in row):
             raise ValueError(f"at={self.at} must be rows of numbers")
-        if (self.at or self.checkpoints) and self.fit.law.name not in OTHER_RESPONSES:
-            raise ValueError(f"law={self.fit.law.name.value} has no use for at= or checkpoints=; see --help")
+        if self.checkpoints and self.fit.law.name not in OTHER_RESPONSES:
+            raise ValueError(f"law={self.fit.law.name.value} has no use for checkpoints=; see --help")
         if (self.approaches or self.sensitivity or self.checklist) and self.fit.law.name in OTHER_RESPONSES:
             what = "approaches=, sensitivity= or checklist="
             raise ValueError(f"law={self.fit.law.name.value} has no use for {what}")
@@ -97,14 +96,8 @@ def main(settings: Settings) -> None:
     budgets = tuple(settings.flops)
     if settings.approaches:
         budgets = comparison_budgets(observations, budgets)
-    form = FORMS.get(settings.fit.law.name.value)
-    fit: Fit | FormFit
-    if form is None:
-        fit = fit_law(observations, settings.fit.law, settings.fit.level)
-        result = fit_json(observations, fit, settings.fit, budgets)
-    else:
-        fit = fit_observed(observations, form, settings.fit.law)
-        result = form_json(observations, fit, settings.fit, budgets)
+    fit = fit_law(observations, settings.fit.law, settings.fit.level)
+    result = fit_json(observations, fit, settings.fit, budgets, settings.at)
     items = checklist(observations, fit, settings.fit, run_columns(settings, observations), settings.where)
     result["checklist"] = checklist_json(items)
     answers = compare(observations, result, settings.fit, budgets) if settings.approaches else ()

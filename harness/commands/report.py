@@ -18,8 +18,8 @@ from harness.commands.score import score_run
 from harness.config import verb
 from harness.errors import CannotAnswer
 from harness.forecast.seal import SealedForecast, open_seal
-from harness.laws.bootstrap import fit_json
 from harness.laws.fit import fit_law
+from harness.laws.intervals import fit_json
 from harness.laws.observations import Observations
 from harness.laws.sensitivity import sensitivity
 from harness.laws.sources.source import Source, source_of

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.laws.config import LawConfig, LawName
+from harness.laws.fit import solve
+from harness.laws.forms.catalogue import FORMS
 from harness.laws.observations import Observations
-from harness.laws.solve import Solution, solve
-from harness.laws.surfaces import Floats, build_law
+from harness.laws.solve import Solution
+from harness.laws.surfaces import Floats
 
 
 def member_configs(delta: float) -> tuple[LawConfig, ...]:
@@ -28,7 +30,7 @@ def member_configs(delta: float) -> tuple[LawConfig, ...]:
 
 def usable(configs: Sequence[LawConfig], rows: int) -> tuple[LawConfig, ...]:
     """The members that `rows` rows can determine."""
-    return tuple(c for c in configs if rows > len(build_law(c.name).parameters))
+    return tuple(c for c in configs if rows > len(FORMS[c.name.value].parameters))
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class Ensemble:
 
     def member_log_loss(self, params: Floats, tokens: Floats) -> Floats:
         """ln L of every member at every point, [members, points]."""
-        u, v = np.log(params), np.log(tokens)
-        return np.concatenate([s.law.log_loss(s.raw_theta, u, v) for s in self.solutions])
+        rows = {"params": params, "tokens": tokens}
+        return np.log(np.concatenate([s.form.losses(s.values[None], rows) for s in self.solutions]))
 
     def log_loss(self, params: Floats, tokens: Floats) -> Floats:
         """The mean over members, [points]."""

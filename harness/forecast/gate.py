@@ -6,6 +6,8 @@ import math
 from enum import Enum
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from harness.forecast.backtest import Backtest
 from harness.laws.fit import Fit, FitStatus
 from harness.laws.identify import Check, Grade, grade
@@ -105,7 +107,7 @@ def check_width(fit: Fit, prediction: Prediction) -> Check:
 
     The law's, not the observed one: a misfit there would pass for a gain or hide one.
     """
-    fitted = fit.solution.problem.y[0] + fit.solution.residual
+    fitted = np.log(fit.solution.loss) + fit.solution.residual
     gain = float(fitted.min()) - math.log(prediction.loss)
     width = prediction.half_width / gain if gain > 0 else WORTHLESS
     reason = (

@@ -24,16 +24,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from harness.errors import WrongInput
 from harness.forecast.backtest import Backtest, rolling_origin
 from harness.forecast.config import ForecastConfig
 from harness.forecast.ensemble import Ensemble, fit_ensemble, member_configs
 from harness.forecast.gate import Verdict, judge
-from harness.laws.bootstrap import bootstrap
+from harness.laws.bootstrap import resample
 from harness.laws.config import LawConfig, LossFunction
 from harness.laws.fit import Fit, fit_law
-from harness.laws.identify import seed_noise
 from harness.laws.observations import Observations
 from harness.laws.surfaces import FLOPS_PER_PARAM_TOKEN
 
@@ -126,7 +126,7 @@ class Forecast:
             "extrapolation_ratio": self.prediction.ratio,
             "interval_components_log_loss": None if refused else self.prediction.components(),
             "members": None if refused else dict(self.prediction.members),
-            "law": self.fit.law.value,
+            "law": self.fit.law,
             "fit": self.fit.to_json(),
             "backtest": self.backtest.to_json(),
             "conventions": self.fit.conventions,
@@ -193,15 +193,13 @@ def predict_point(
     backtest: Backtest,
     other: tuple[Observations, Target] | None,
 ) -> Prediction:
-    from scipy.special import ndtri
-
     params, tokens = np.array([target.params]), np.array([target.tokens])
     by_member = ensemble.member_log_loss(params, tokens)[:, 0]
     point = float(by_member.mean())
-    z = float(ndtri(0.5 + config.level / 2))
+    z = float(special.ndtri(0.5 + config.level / 2))
     ratio = target.budget / float(observations.flops.max())
-    low, high = fit_quantiles(observations, target, config, ensemble)
-    noise = run_noise(observations, fit)
+    low, high = fit_quantiles(target, config, ensemble)
+    noise = run_noise(fit)
     extrapolation = z * growth(backtest, noise) * max(math.log(ratio), 0.0)
     alternatives = alternative_log_losses(observations, target, config.delta, other)
     spread = SPREAD_FACTOR * float(np.std([*by_member, *alternatives.values()], ddof=1))
@@ -222,14 +220,11 @@ def predict_point(
     )
 
 
-def fit_quantiles(
-    observations: Observations, target: Target, config: ForecastConfig, ensemble: Ensemble
-) -> tuple[float, float]:
+def fit_quantiles(target: Target, config: ForecastConfig, ensemble: Ensemble) -> tuple[float, float]:
     """Quantiles of the mean of the members' bootstrapped ln L; each resample is shared by the members."""
+    at = {"params": target.params, "tokens": target.tokens}
     draws = [
-        bootstrap(observations, solution, config.bootstraps, config.resampling, config.seed).log_loss(
-            target.params, target.tokens
-        )
+        np.log(resample(solution, config.bootstraps, config.resampling, config.seed).losses(at)[:, 0])
         for solution in ensemble.solutions
     ]
     tail = (1 - config.level) / 2
@@ -237,10 +232,10 @@ def fit_quantiles(
     return float(low), float(high)
 
 
-def run_noise(observations: Observations, fit: Fit) -> float:
+def run_noise(fit: Fit) -> float:
     """Standard deviation of one run's ln L: of seeds when measured well enough, else of the residuals."""
-    noise, repeats = seed_noise(observations)
-    return noise if repeats >= REPEATS else fit.residual_scale
+    noise = fit.seed_noise
+    return noise.std if noise and noise.degrees_of_freedom >= REPEATS else fit.residual_scale
 
 
 def growth(backtest: Backtest, noise: float) -> float:

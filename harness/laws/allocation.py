@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.laws.bootstrap import Interval
-from harness.laws.forms.resample import interval
+from harness.laws.bootstrap import Interval, interval
 from harness.laws.surfaces import Floats
 
 FEWEST_BUDGETS = 3

@@ -12,18 +12,13 @@ import numpy.typing as npt
 from harness.errors import CannotAnswer, HarnessError
 from harness.laws.config import FitConfig, FlopsKind, LawConfig, LawName, LossFunction, LossUnit, ParamsKind
 from harness.laws.conventions import token_cost
-from harness.laws.fit import Fit, fit_law
+from harness.laws.fit import Fit, fit_form, fit_law
 from harness.laws.forms.catalogue import FORMS
-from harness.laws.forms.chinchilla import CHINCHILLA
-from harness.laws.forms.fit import FormFit, fit_form
-from harness.laws.forms.observed import fit_observed
-from harness.laws.forms.solve import Objective, Response
 from harness.laws.observations import FLOPS_6ND, SAME_SIZE, Observations, best_of_cell, cells
-from harness.laws.solve import robust_scale
-from harness.laws.surfaces import Floats, shifted, to_theta
+from harness.laws.solve import Objective, Response, robust_scale
+from harness.laws.surfaces import Floats
 
-Fitted = Fit | FormFit
-FitRows = Callable[[Observations], Fitted]
+FitRows = Callable[[Observations], Fit]
 Rows = Callable[[ParamsKind, LossUnit], Observations]
 """The same runs counted another way; raises HarnessError with the reason when they cannot be."""
 
@@ -58,21 +53,14 @@ class Alternative:
     counts: bool = True
 
 
-def fit_with(rows: Observations, law: LawConfig) -> Fitted:
-    """Whichever engine fits this law. Raises CannotAnswer for too few rows."""
-    form = FORMS.get(law.name.value)
-    return fit_law(rows, law) if form is None else fit_observed(rows, form, law)
-
-
-def fit_loss_itself(rows: Observations, law: LawConfig) -> Fitted:
-    """Least squares of L instead of ln L; skaling has no such fit and takes Chinchilla's place nowhere."""
-    form = CHINCHILLA if law.name is LawName.chinchilla else FORMS[law.name.value]
-    columns = {"params": rows.params, "tokens": rows.tokens, "flops": rows.flops}
-    return fit_form(form, columns, rows.loss, Objective(response=Response.loss, delta=math.inf))
+def fit_loss_itself(rows: Observations, law: LawConfig) -> Fit:
+    """Least squares of L instead of ln L."""
+    how = Objective(response=Response.loss, delta=math.inf)
+    return fit_form(FORMS[law.name.value], rows.columns, rows.loss, how, rows.weights)
 
 
 def alternatives(
-    rows: Observations, config: FitConfig, fitted: Fitted, counted: Rows | None
+    rows: Observations, config: FitConfig, fitted: Fit, counted: Rows | None
 ) -> Iterator[Alternative]:
     """Every alternative to `config` on `rows`, whose own fit is `fitted`."""
     yield from other_counts(rows, config, counted)
@@ -103,14 +91,14 @@ def other_counts(rows: Observations, config: FitConfig, counted: Rows | None) ->
         yield Alternative(
             choice=choice,
             label=label,
-            fit=lambda r: fit_with(r, config.law),
+            fit=lambda r: fit_law(r, config.law),
             flops=config.flops,
             rows=found,
             reason=reason,
         )
 
 
-def other_flops(rows: Observations, config: FitConfig, fitted: Fitted) -> Iterator[Alternative]:
+def other_flops(rows: Observations, config: FitConfig, fitted: Fit) -> Iterator[Alternative]:
     """The same fit, its budget counted the other way; `auto` is one of the two already."""
     own = token_cost(rows, config.flops).label != FLOPS_6ND
     kind = FlopsKind["6nd"] if own else FlopsKind.as_given
@@ -124,14 +112,12 @@ def other_losses(rows: Observations, config: FitConfig) -> Iterator[Alternative]
     for other in others:
         if other.effective_delta != law.effective_delta:
             yield refitted("loss function", loss_label(other), other, rows, config)
-    itself = law.name is not LawName.skaling
     yield Alternative(
         choice="loss function",
         label="least squares of L",
         fit=lambda r: fit_loss_itself(r, law),
         flops=config.flops,
-        rows=rows if itself else None,
-        reason="" if itself else "skaling is fitted to ln L only",
+        rows=rows,
     )
 
 
@@ -152,7 +138,7 @@ def other_laws(rows: Observations, config: FitConfig) -> Iterator[Alternative]:
 
 def refitted(choice: str, label: str, law: LawConfig, rows: Observations, config: FitConfig) -> Alternative:
     return Alternative(
-        choice=choice, label=label, fit=lambda r: fit_with(r, law), flops=config.flops, rows=rows
+        choice=choice, label=label, fit=lambda r: fit_law(r, law), flops=config.flops, rows=rows
     )
 
 
@@ -161,14 +147,14 @@ def refitted(choice: str, label: str, law: LawConfig, rows: Observations, config
 Keep = npt.NDArray[np.bool_]
 
 
-def other_rows(rows: Observations, config: FitConfig, fitted: Fitted) -> Iterator[Alternative]:
+def other_rows(rows: Observations, config: FitConfig, fitted: Fit) -> Iterator[Alternative]:
     """The rules by which rows are usually left out; one that leaves out none says so."""
     for label, keep in drop_rules(rows, residuals(rows, fitted)):
         left_out = int((~keep).sum())
         yield Alternative(
             choice="rows left out",
             label=label if not left_out else f"{label} ({left_out})",
-            fit=lambda r: fit_with(r, config.law),
+            fit=lambda r: fit_law(r, config.law),
             flops=config.flops,
             rows=rows.subset(keep) if 0 < left_out < len(rows) else None,
             reason="it leaves out every row" if left_out else "it leaves out no row",
@@ -178,19 +164,16 @@ def other_rows(rows: Observations, config: FitConfig, fitted: Fitted) -> Iterato
     yield Alternative(
         choice="rows left out",
         label=f"all but the best of each cell ({left_out})" if left_out else "all but the best of each cell",
-        fit=lambda r: fit_with(r, config.law),
+        fit=lambda r: fit_law(r, config.law),
         flops=config.flops,
         rows=best if left_out else None,
         reason="no cell has two runs" if len(cells(rows)) == len(rows) else "",
     )
 
 
-def residuals(rows: Observations, fitted: Fitted) -> Floats:
+def residuals(rows: Observations, fitted: Fit) -> Floats:
     """Of ln L, predicted less observed, [n]."""
-    if isinstance(fitted, Fit):
-        return fitted.solution.residual
-    columns = {"params": rows.params, "tokens": rows.tokens, "flops": rows.flops}
-    return np.asarray(np.log(fitted.predict(columns)) - np.log(rows.loss))
+    return np.asarray(np.log(fitted.predict(rows.columns)) - np.log(rows.loss))
 
 
 def drop_rules(rows: Observations, residual: Floats) -> Iterator[tuple[str, Keep]]:
@@ -214,7 +197,7 @@ def drop_rules(rows: Observations, residual: Floats) -> Iterator[tuple[str, Keep
 # Rounded constants --------------------------------------------------------------------------------------
 
 
-def rounded_constants(rows: Observations, config: FitConfig, fitted: Fitted) -> Alternative:
+def rounded_constants(rows: Observations, config: FitConfig, fitted: Fit) -> Alternative:
     """The same law evaluated from constants as papers print them; no analyst's choice, but a common slip."""
     params = {name: printed(name, value) for name, value in fitted.params.items()}
     shown = ", ".join(f"{value:g}" for value in params.values())
@@ -233,13 +216,8 @@ def printed(name: str, value: float) -> float:
     return float(f"{value:.4g}") if name in ("A", "B") else round(value, 2)
 
 
-def with_params(fitted: Fitted, params: dict[str, float]) -> Fitted:
+def with_params(fitted: Fit, params: dict[str, float]) -> Fit:
     """The same fit with other constants. Raises CannotAnswer when one of them is zero."""
     if zero := [name for name, value in params.items() if value == 0]:
         raise CannotAnswer(f"{zero[0]} rounds to zero")
-    if isinstance(fitted, FormFit):
-        return replace(fitted, params=params)
-    solution = fitted.solution
-    raw = to_theta(solution.law, params)[None]
-    moved = shifted(raw, *(-at for at in solution.centre))
-    return replace(fitted, params=params, solution=replace(solution, theta=moved))
+    return replace(fitted, params=params)

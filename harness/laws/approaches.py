@@ -13,10 +13,11 @@ from enum import Enum
 from typing import Any
 
 from harness.laws.allocation import Allocation
-from harness.laws.bootstrap import MULTIPLES, Interval
+from harness.laws.bootstrap import Interval, finite
 from harness.laws.config import FitConfig
 from harness.laws.envelope import BudgetOptimum, Envelope, fit_envelope
-from harness.laws.fit import FitStatus, finite
+from harness.laws.fit import FitStatus
+from harness.laws.intervals import MULTIPLES
 from harness.laws.isoflop import IsoFlop, fit_isoflop
 from harness.laws.observations import Observations
 from harness.laws.slices import SLICE_WIDTH
@@ -68,7 +69,7 @@ def comparison_budgets(observations: Observations, targets: Sequence[float] = ()
 def compare(
     observations: Observations, parametric: dict[str, Any], config: FitConfig, budgets: Sequence[float]
 ) -> tuple[Answer, Answer, Answer]:
-    """`parametric` is the JSON of the parametric fit (`fit_json` or `form_json`) at the same budgets.
+    """`parametric` is the JSON of the parametric fit (`fit_json`) at the same budgets.
 
     An approach that these rows cannot support says so in its reasons.
     """

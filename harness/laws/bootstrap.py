@@ -1,196 +1,155 @@
-"""Resampled fits and the intervals of everything derived from them."""
+"""Samples of a fitted law by the bootstrap."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from harness.errors import CannotAnswer
-from harness.laws.config import FitConfig, Resampling
-from harness.laws.conventions import SIX_ND, TokenCost, allocate, stated, token_cost
-from harness.laws.fit import Fit, finite
-from harness.laws.newton import minimise
-from harness.laws.observations import SAME_SIZE, Observations
-from harness.laws.solve import SMALLEST_FLOOR, Solution, at_lower_floor
-from harness.laws.surfaces import ALPHA, Floats, Law, exponent_a, shifted
+from harness.laws.config import Resampling
+from harness.laws.forms.form import Form, RowNumbers
+from harness.laws.newton import Problem, minimise
+from harness.laws.observations import SAME_SIZE
+from harness.laws.solve import Solution
+from harness.laws.surfaces import Floats
 
 WARM_DELTA = 0.01
 """A replicate's optimum lies near the fit's own; a shorter way down than from a cold start."""
 
-MULTIPLES = (1.0, 10.0, 100.0)
-"""Budgets at which the optimum is reported, in units of the largest run's FLOPs."""
+FEWEST_CLUSTERS = 4
+"""With fewer, most resamples hold two sizes (or runs) at most."""
 
 Interval = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
 class Replicates:
-    """theta [K, p] in the coordinates ln N, ln D.
+    """values [K, p], natural.
 
     `at_bound` counts the replicates that ran to a bound (E to zero, an exponent to its end). They stay
     in every interval: leaving them out would show a certainty the data do not give.
     """
 
-    law: Law
-    theta: Floats
+    form: Form
+    values: Floats
     resampling: Resampling
     seed: int
     at_bound: int
     not_converged: int
 
     def __len__(self) -> int:
-        return len(self.theta)
+        return len(self.values)
 
-    def log_loss(self, params: float, tokens: float) -> Floats:
-        """ln L at one (N, D), [K]."""
-        return self.law.log_loss(self.theta, np.log([params]), np.log([tokens]))[:, 0]
+    def losses(self, columns: Mapping[str, object]) -> Floats:
+        """The loss of every replicate at every row, [K, n]."""
+        return self.form.losses(self.values, self.form.rows(columns))
 
+    def interval(self, figure: Callable[[Floats], Floats], level: float) -> Interval:
+        """Of a figure that maps values [K, p] to [K]."""
+        return interval(figure(self.values), level)
 
-def case_weights(observations: Observations, count: int, rng: np.random.Generator) -> Floats:
-    """How often each row is drawn, [K, n]."""
-    n = len(observations)
-    return rng.multinomial(n, np.full(n, 1 / n), size=count).astype(float)
+    def param_intervals(self, level: float) -> dict[str, Interval]:
+        return {name: interval(self.values[:, i], level) for i, name in enumerate(self.form.names)}
 
-
-def size_clusters(observations: Observations) -> Floats:
-    """The cluster of each row: sizes within `SAME_SIZE` of one another belong together."""
-    logs = np.log(observations.params)  # rows are in order of size
-    return np.concatenate([[0], np.cumsum(np.diff(logs) > math.log(SAME_SIZE))])
-
-
-def size_weights(observations: Observations, count: int, rng: np.random.Generator) -> Floats:
-    """Whole sizes are drawn together, [K, n]. Raises CannotAnswer with fewer than four sizes."""
-    cluster = size_clusters(observations)
-    number = int(cluster[-1]) + 1
-    if number < 4:
-        raise CannotAnswer(
-            f"resampling sizes needs at least 4 of them, here are {number}; use resampling=residuals"
-        )
-    return rng.multinomial(number, np.full(number, 1 / number), size=count)[:, cluster].astype(float)
+    def loss_interval(self, columns: Mapping[str, float], level: float) -> Interval:
+        """Of the loss on one row."""
+        return interval(self.losses(columns)[:, 0], level)
 
 
-def redrawn_targets(solution: Solution, count: int, rng: np.random.Generator) -> Floats:
-    """Fitted ln L plus residuals drawn with replacement, [K, n].
+def resample(solution: Solution, count: int, resampling: Resampling, seed: int) -> Replicates:
+    """Refit `count` resamples from the fit's own optimum. Same seed, same result.
 
-    Residuals are centred and inflated by sqrt(n / (n - p)), which fitting has taken out of them.
+    Held parameters stay held. The envelope of a frontier is not drawn anew: its rows are. Raises
+    CannotAnswer when sizes or runs are to be redrawn and there are fewer than four.
     """
-    residual = -solution.residual
-    n, p = len(residual), solution.theta.shape[1]
-    inflated = (residual - residual.mean()) * math.sqrt(n / max(n - p, 1))
-    fitted = solution.problem.y[0] - residual
-    return np.asarray(fitted + inflated[rng.integers(n, size=(count, n))])
-
-
-def bootstrap(
-    observations: Observations,
-    solution: Solution,
-    count: int,
-    resampling: Resampling = Resampling.cases,
-    seed: int = 0,
-) -> Replicates:
-    """Refit `count` resamples from a warm start. Same seed, same result, whatever the order of the rows.
-
-    Raises CannotAnswer when `sizes` are to be redrawn and there are fewer than four.
-    """
-    rng = np.random.default_rng(seed)
-    problem = solution.problem
-    match resampling:
-        case Resampling.cases:
-            problem = replace(problem, weights=case_weights(observations, count, rng))
-        case Resampling.sizes:
-            problem = replace(problem, weights=size_weights(observations, count, rng))
-        case Resampling.residuals:
-            problem = replace(problem, y=redrawn_targets(solution, count, rng))
-    start = np.repeat(solution.theta, count, axis=0)
-    found = minimise(problem, start, first_delta=WARM_DELTA)
-    ends = (found.theta[:, ALPHA:] <= problem.lower[ALPHA:] + 1e-6) | (
-        found.theta[:, ALPHA:] >= problem.upper[ALPHA:] - 1e-6
-    )
-    bound = at_lower_floor(problem, found.theta) | ends.any(axis=1)
+    problem = resampled(solution, count, resampling, seed)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
+        found = minimise(problem, np.repeat(solution.theta[None], count, axis=0), first_delta=WARM_DELTA)
+        values = problem.surface.to_values(found.theta)
+    ends = (found.theta <= problem.lower + 1e-6) | (found.theta >= problem.upper - 1e-6)
     return Replicates(
-        law=solution.law,
-        theta=shifted(found.theta, *solution.centre),
+        form=solution.form,
+        values=values,
         resampling=resampling,
         seed=seed,
-        at_bound=int(bound.sum()),
+        at_bound=int((ends & problem.free).any(axis=1).sum()),
         not_converged=int((~found.converged).sum()),
     )
 
 
+def resampled(solution: Solution, count: int, resampling: Resampling, seed: int) -> Problem:
+    """The fit's problem with `count` sets of weights, or of targets for `residuals`."""
+    problem, rng = solution.problem, np.random.default_rng(seed)
+    match resampling:
+        case Resampling.residuals:
+            return replace(problem, y=redrawn_targets(solution, count, rng))
+        case Resampling.cases:
+            cluster = np.arange(problem.y.shape[1])
+        case Resampling.sizes:
+            cluster = size_clusters(solution)
+        case Resampling.runs:
+            cluster = run_clusters(solution)
+    return replace(problem, weights=problem.weights * drawn(cluster, count, rng))
+
+
+def drawn(cluster: RowNumbers, count: int, rng: np.random.Generator) -> Floats:
+    """How often each row is drawn when whole clusters are, [K, n]."""
+    number = int(cluster.max()) + 1
+    return rng.multinomial(number, np.full(number, 1 / number), size=count)[:, cluster].astype(float)
+
+
+def redrawn_targets(solution: Solution, count: int, rng: np.random.Generator) -> Floats:
+    """The fitted response plus residuals drawn with replacement, [K, n].
+
+    Residuals are centred and inflated by sqrt(n / (n - p)), which fitting has taken out of them. A
+    weight stands for a precision: residuals are drawn in units of their row's own 1/sqrt(weight).
+    """
+    root = np.sqrt(solution.relative_weights)
+    residual = -solution.response_residual * root
+    n = len(residual)
+    inflated = (residual - residual.mean()) * math.sqrt(n / max(n - solution.count, 1))
+    fitted = solution.problem.y[0] + solution.response_residual
+    return np.asarray(fitted + inflated[rng.integers(n, size=(count, n))] / root)
+
+
+def size_clusters(solution: Solution) -> RowNumbers:
+    """The cluster of each row: sizes within `SAME_SIZE` of one another belong together."""
+    if "params" not in solution.rows:
+        raise CannotAnswer("a law that does not see params cannot resample sizes; use resampling=cases")
+    logs = np.log(solution.rows["params"])
+    order = np.argsort(logs, kind="stable")
+    cluster = np.empty(len(logs), dtype=np.intp)
+    cluster[order] = np.concatenate([[0], np.cumsum(np.diff(logs[order]) > math.log(SAME_SIZE))])
+    return enough(cluster, "sizes")
+
+
+def run_clusters(solution: Solution) -> RowNumbers:
+    """Rows of one run, such as the branches of a trunk, belong together."""
+    if solution.runs is None:
+        raise CannotAnswer("these rows do not say which run they belong to; use resampling=cases")
+    return enough(np.unique(solution.runs, return_inverse=True)[1], "runs")
+
+
+def enough(cluster: RowNumbers, what: str) -> RowNumbers:
+    if cluster.max() + 1 < FEWEST_CLUSTERS:
+        raise CannotAnswer(
+            f"resampling {what} needs at least {FEWEST_CLUSTERS} of them, here are {cluster.max() + 1}; "
+            "use resampling=residuals"
+        )
+    return cluster
+
+
 def interval(values: Floats, level: float) -> Interval:
-    """Percentiles; None at an end that is not finite."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    """Percentiles. A missing value stands at either infinity; an end that reaches it is open (None)."""
+    tail = (1 - level) / 2
+    low = np.quantile(np.where(np.isnan(values), -np.inf, values), tail, method="lower")
+    high = np.quantile(np.where(np.isnan(values), np.inf, values), 1 - tail, method="higher")
     return finite(float(low)), finite(float(high))
 
 
-def param_intervals(replicates: Replicates, level: float) -> dict[str, Interval]:
-    """Of every natural parameter and of the exponent a."""
-    natural = np.concatenate([np.exp(replicates.theta[:, :ALPHA]), replicates.theta[:, ALPHA:]], axis=1)
-    found = {name: interval(natural[:, at], level) for at, name in enumerate(replicates.law.parameters)}
-    return {**found, "exponent_a": interval(exponent_a(replicates.theta), level)}
-
-
-def optimum_intervals(
-    replicates: Replicates, flops: float, level: float, cost: TokenCost = SIX_ND
-) -> dict[str, Interval]:
-    """Of N*, D*, D*/N* and the loss there, at `flops`; a token costs what `cost` says.
-
-    A replicate whose optimum overflows stands at infinity, and an end that reaches it is open (None).
-    """
-    log_n, log_d = allocate(replicates.law, replicates.theta, flops, cost)
-    rows = enumerate(zip(log_n, log_d, strict=True))
-    log_loss = np.array(
-        [replicates.law.log_loss(replicates.theta[i : i + 1], n[None], d[None])[0, 0] for i, (n, d) in rows]
-    )
-    with np.errstate(over="ignore", invalid="ignore"):
-        found = {
-            "params": np.exp(log_n),
-            "tokens": np.exp(log_d),
-            "tokens_per_param": np.exp(log_d - log_n),
-            "loss": np.exp(log_loss),
-        }
-        return {name: interval(values, level) for name, values in found.items()}
-
-
-def fit_json(
-    observations: Observations, fit: Fit, config: FitConfig, budgets: tuple[float, ...] = ()
-) -> dict[str, Any]:
-    """What `harness fit format=json` prints: the fit, its intervals and the optimum at each budget.
-
-    `budgets` are FLOPs; by default 1, 10 and 100 times the largest run.
-    """
-    cost = token_cost(observations, config.flops)
-    flops = budgets or tuple(m * cost.largest(observations) for m in MULTIPLES)
-    replicates = (
-        bootstrap(observations, fit.solution, config.bootstraps, config.resampling, config.seed)
-        if config.bootstraps
-        else None
-    )
-    optima = []
-    for budget in flops:
-        found: dict[str, Any] = fit.optimum(budget, cost).to_json()
-        found["interval"] = optimum_intervals(replicates, budget, config.level, cost) if replicates else None
-        optima.append(found)
-    return {
-        **fit.to_json(),
-        "notes": [*fit.notes, *([cost.note] if cost.note else [])],
-        "conventions": stated(observations, cost),
-        "intervals": param_intervals(replicates, config.level) if replicates else {},
-        "bootstrap": None if replicates is None else bootstrap_json(replicates, config.level),
-        "optimum": optima,
-    }
-
-
-def bootstrap_json(replicates: Replicates, level: float) -> dict[str, Any]:
-    return {
-        "count": len(replicates),
-        "resampling": replicates.resampling.value,
-        "seed": replicates.seed,
-        "level": level,
-        "at_bound": replicates.at_bound,
-        "not_converged": replicates.not_converged,
-        "floor_bound": f"E at {SMALLEST_FLOOR:g} of the smallest loss",
-    }
+def finite(value: float) -> float | None:
+    """None for what JSON cannot say."""
+    return value if math.isfinite(value) else None

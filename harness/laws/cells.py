@@ -76,6 +76,8 @@ def row_of_cells(label: str, cells: Cells, params_column: str) -> Row:
         corpus_hash=cells.get("corpus_hash", ""),
         tokenizer_hash=cells.get("tokenizer_hash", ""),
         unique_tokens=unique_tokens_of(cells, tokens),
+        weight=value_of(cells, "weight") if cells.get("weight") else 1.0,
+        cluster=cells.get("cluster", ""),
         step=step if math.isfinite(step) else 0.0,
         fault=fault_of(cells) or number_fault(label, cells, (*numbers, *flops)),
     )

@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from harness.laws import newton, start
-from harness.laws.alternatives import SAME_BUDGET, Fitted
-from harness.laws.config import FitConfig, LawConfig, LossFunction, ParamsKind
+from harness.laws import newton
+from harness.laws.alternatives import SAME_BUDGET
+from harness.laws.config import FitConfig, IntervalMethod, LawConfig, LossFunction, ParamsKind
 from harness.laws.fit import Fit
-from harness.laws.forms import solve as forms_solve
 from harness.laws.identify import seed_noise
 from harness.laws.observations import Observations, cells, levels, summary
-from harness.laws.solve import POLISHED_STARTS, WEAK_PRIORS
+from harness.laws.solve import initialisation
 from harness.laws.surfaces import Floats
 
 FORM, SETUP, EXTRACTION, FITTING = "form", "training setup", "data extraction", "fitting"
@@ -51,7 +50,7 @@ class Item:
 
 
 def checklist(
-    observations: Observations, fitted: Fitted, config: FitConfig, columns: Columns, rules: Sequence[str] = ()
+    observations: Observations, fitted: Fit, config: FitConfig, columns: Columns, rules: Sequence[str] = ()
 ) -> tuple[Item, ...]:
     """Every item, in order. `rules` are the filters by which rows were chosen, as the user typed them."""
     return (
@@ -75,16 +74,16 @@ def checklist_json(items: Sequence[Item]) -> dict[str, Any]:
 # What is fitted -----------------------------------------------------------------------------------------
 
 
-def form_items(observations: Observations, fitted: Fitted) -> Iterator[Item]:
-    held = getattr(fitted, "conventions", {}).get("held", "none")
+def form_items(observations: Observations, fitted: Fit) -> Iterator[Item]:
+    held = fitted.conventions["held"]
     yield Item(FORM, "form", formula(fitted))
     yield Item(FORM, "parameters fitted", f"{', '.join(fitted.params)}; held: {held}")
     yield Item(FORM, "loss", f"in {observations.loss_unit.value}; residuals are of ln L")
 
 
-def formula(fitted: Fitted) -> str:
+def formula(fitted: Fit) -> str:
     """The first sentence of the documentation of the law itself."""
-    law = type(fitted.solution.law) if isinstance(fitted, Fit) else inspect.getmodule(fitted.form.evaluate)
+    law = inspect.getmodule(fitted.form.evaluate)
     return " ".join((inspect.getdoc(law) or "").split("\n\n")[0].split())
 
 
@@ -118,10 +117,10 @@ def grid_items(observations: Observations) -> Iterator[Item]:
         decades = math.log10(values.max() / values.min())
         yield Item(SETUP, label, f"{count}, {spread(values)}: {decades:.1f} decades")
     yield Item(SETUP, "tokens per parameter", spread(rows.tokens / rows.params))
-    noise, freedom = seed_noise(rows)
-    measured = f"{noise:.2%} of the loss between seeds of one cell ({freedom} repeats)"
-    missing = f"{UNKNOWN}no cell was run with two seeds; a column seed and repeated cells would tell"
-    yield Item(SETUP, "seed noise", measured if freedom else missing)
+    said = f"{UNKNOWN}no cell was run with two seeds; a column seed and repeated cells would tell"
+    if noise := seed_noise(rows):
+        said = f"{noise.std:.2%} of the loss between seeds of one cell ({noise.degrees_of_freedom} repeats)"
+    yield Item(SETUP, "seed noise", said)
 
 
 def training_items(observations: Observations, columns: Columns) -> Iterator[Item]:
@@ -196,12 +195,11 @@ def extraction_items(observations: Observations, columns: Columns, rules: Sequen
 # How it was fitted --------------------------------------------------------------------------------------
 
 
-def fitting_items(fitted: Fitted, config: FitConfig) -> Iterator[Item]:
-    own = isinstance(fitted, Fit)
+def fitting_items(fitted: Fit, config: FitConfig) -> Iterator[Item]:
     yield Item(FITTING, "objective", objective(config.law))
-    yield Item(FITTING, "prior on the exponents", prior(config.law))
+    yield Item(FITTING, "prior on the exponents", prior(fitted))
     yield Item(FITTING, "algorithm", newton.METHOD)
-    yield Item(FITTING, "initialisation", engine_starts(fitted) if own else forms_solve.INITIALISATION)
+    yield Item(FITTING, "initialisation", initialisation(fitted.form))
     yield Item(FITTING, "uncertainty", uncertainty(config))
     yield Item(FITTING, "residual", f"{fitted.residual_rms:.2%} rms of ln L, objective {fitted.objective!r}")
     status = f"{fitted.status.value}{': ' if fitted.reasons else ''}{'; '.join(fitted.reasons)}"
@@ -217,25 +215,16 @@ def objective(law: LawConfig) -> str:
     return f"sum of Huber losses of the residuals of ln L, delta {law.delta:g}"
 
 
-def prior(law: LawConfig) -> str:
-    if not law.weak_prior:
+def prior(fitted: Fit) -> str:
+    if not fitted.solution.how.weak_prior:
         return "none"
-    centres = ", ".join(f"{mean:g} +- {sd:g}" for mean, sd in WEAK_PRIORS[law.name].values())
-    return f"normal, {centres}"
-
-
-def engine_starts(fitted: Fitted) -> str:
-    assert isinstance(fitted, Fit)
-    powers = len(start.POWERS) if len(fitted.params) > len(("A", "B", "E", "alpha", "beta")) else 1
-    count = len(start.EXPONENTS) ** 2 * powers
-    low, high = start.EXPONENTS[0], start.EXPONENTS[-1]
-    return (
-        f"{count} starts: exponents on a grid from {low:g} to {high:g}, amplitudes and floor by non-negative "
-        f"least squares; the best {POLISHED_STARTS} are polished"
-    )
+    priors = fitted.form.weak_prior.values()
+    return "normal, " + ", ".join(f"{mean:g} +- {sd:g}" for mean, sd in priors)
 
 
 def uncertainty(config: FitConfig) -> str:
+    if config.intervals is IntervalMethod.profile:
+        return f"{config.level:.0%} profile likelihood intervals"
     if not config.bootstraps:
         return "none"
     return (

@@ -15,7 +15,7 @@ from harness.laws.sources.table import Cells, Table
 STANDARD = (
     *("run_id", "group", *(f"params_{kind.value}" for kind in ParamsKind), "tokens", "unique_tokens"),
     *("epochs", "flops", "loss", "loss_kind", "seed", "corpus", "corpus_hash", "tokenizer"),
-    *("tokenizer_hash", "status", "diverged", "unfinished", "step"),
+    *("tokenizer_hash", "status", "diverged", "unfinished", "step", "weight", "cluster"),
 )
 SHOWN_COLUMNS = 30
 VAGUE_PARAMS = {

@@ -14,6 +14,7 @@ class LawName(Enum):
     kaplan = "kaplan"
     farseer = "farseer"
     overtrain = "overtrain"
+    repetition = "repetition"
     frontier = "frontier"
     bnsl = "bnsl"
     bnsl_two = "bnsl_two"
@@ -69,12 +70,21 @@ class Resampling(Enum):
     """What a bootstrap replicate redraws.
 
     `cases` redraws rows and `sizes` whole model sizes, for runs that were found; `residuals` keeps the
-    cells and redraws their residuals, for a grid that was designed.
+    cells and redraws their residuals, for a grid that was designed. `runs` redraws whole runs, where
+    several rows belong to one.
     """
 
     cases = "cases"
     sizes = "sizes"
     residuals = "residuals"
+    runs = "runs"
+
+
+class IntervalMethod(Enum):
+    """Percentiles of resampled fits, or values whose best fit the rows do not reject."""
+
+    bootstrap = "bootstrap"
+    profile = "profile"
 
 
 @dataclass(kw_only=True)
@@ -113,9 +123,13 @@ class LawConfig:
         return f"{self.name.value}, {loss}" + (", weak prior" if self.weak_prior else "")
 
 
+FEWEST_BOOTSTRAPS = 20
+"""An interval from fewer resamples is narrower than the truth: one resample would give it no width."""
+
+
 @dataclass(kw_only=True)
 class FitConfig:
-    """A fit with its intervals. `level` is the coverage of every interval.
+    """A fit with its intervals. `level` is the coverage of every interval; `bootstraps=0` draws none.
 
     `unit` is that of the loss; not given, it is the runs' own (nats per token in a run directory).
     """
@@ -124,13 +138,17 @@ class FitConfig:
     params: ParamsKind = ParamsKind.total
     flops: FlopsKind = FlopsKind.auto
     unit: LossUnit | None = None
+    intervals: IntervalMethod = IntervalMethod.bootstrap
     bootstraps: int = 1000
     resampling: Resampling = Resampling.cases
     seed: int = 0
     level: float = 0.9
 
     def __post_init__(self) -> None:
-        if self.bootstraps < 0:
-            raise ValueError(f"fit.bootstraps must not be negative, not {self.bootstraps}")
+        if self.bootstraps != 0 and self.bootstraps < FEWEST_BOOTSTRAPS:
+            raise ValueError(
+                f"fit.bootstraps must be at least {FEWEST_BOOTSTRAPS}, or 0 for no intervals, "
+                f"not {self.bootstraps}"
+            )
         if not 0 < self.level < 1:
             raise ValueError(f"fit.level must lie between 0 and 1, not {self.level}")

@@ -17,7 +17,7 @@ import numpy as np
 from harness.errors import CannotAnswer, WrongInput
 from harness.laws.config import FlopsKind, LossUnit
 from harness.laws.observations import FLOPS_6ND, SAME_SIZE, Observations
-from harness.laws.surfaces import FLOPS_PER_PARAM_TOKEN, Floats, Law, optimum_6nd, optimum_exact
+from harness.laws.surfaces import FLOPS_PER_PARAM_TOKEN, Floats
 
 ONE_CURVE = 1.05
 """Rows of one size may differ by this factor in FLOPs per token (a longer context, another depth)."""
@@ -168,13 +168,6 @@ def in_flops(observations: Observations, kind: FlopsKind) -> Observations:
         return observations
     flops = FLOPS_PER_PARAM_TOKEN * observations.params * observations.tokens
     return replace(observations, flops=flops, flops_kind=FLOPS_6ND)
-
-
-def allocate(law: Law, theta: Floats, flops: float, cost: TokenCost) -> tuple[Floats, Floats]:
-    """ln N* and ln D* [K] that minimise the loss under C = F(N) D."""
-    if cost.is_6nd:
-        return optimum_6nd(theta, flops)
-    return optimum_exact(law, theta, flops, cost.per_token, SIZES)
 
 
 # Parameters and loss ------------------------------------------------------------------------------------

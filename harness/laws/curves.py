@@ -14,10 +14,10 @@ import numpy.typing as npt
 from scipy import signal
 
 from harness.errors import WrongInput
-from harness.laws.forms.fit import FormFit, fit_form
+from harness.laws.fit import Fit, fit_form
 from harness.laws.forms.form import Form, Rows, amplitude, exponent, irreducible
-from harness.laws.forms.solve import Objective
 from harness.laws.forms.starts import projected
+from harness.laws.solve import Objective
 from harness.laws.surfaces import Floats
 
 Steps = npt.NDArray[np.integer]
@@ -114,7 +114,7 @@ def annealing_rows(lr: Floats, steps: Steps, momentum: float = MOMENTUM) -> dict
     return {"lr_sum": area[steps], "annealing": annealing[steps]}
 
 
-def fit_tissue(curves: Sequence[Curve], how: Objective | None = None) -> FormFit:
+def fit_tissue(curves: Sequence[Curve], how: Objective | None = None) -> Fit:
     """One set of constants for all curves of a model; the rate `MOMENTUM` is held."""
     parts = [annealing_rows(curve.lr, curve.steps) for curve in curves]
     rows = {name: np.concatenate([part[name] for part in parts]) for name in TISSUE.columns}
@@ -237,7 +237,7 @@ def multi_power(schedules: Sequence[Floats], steps: Sequence[Steps], merge: int 
     )
 
 
-def fit_multi_power(curves: Sequence[Curve], how: Objective | None = None, merge: int = FIT_MERGE) -> FormFit:
+def fit_multi_power(curves: Sequence[Curve], how: Objective | None = None, merge: int = FIT_MERGE) -> Fit:
     """One set of constants for all curves of a model; predict with `predict_multi_power`."""
     schedules, steps = [curve.lr for curve in curves], [curve.steps for curve in curves]
     form = multi_power(schedules, steps, merge)

@@ -43,14 +43,15 @@ def concatenated(parts: Sequence[Expansion]) -> Expansion:
 
 @dataclass(frozen=True)
 class Target:
-    """What ln L is compared with: `y` and `weights` [1, n] or [K, n]; `delta` infinite for least squares."""
+    """What the response is compared with: `y` and `weights` [1, n] or [K, n]; least squares for an
+    infinite `delta`."""
 
     y: Floats
     weights: Floats
     delta: float
 
-    def slopes(self, log_loss: Floats) -> Slopes:
-        residual = log_loss - self.y
+    def slopes(self, response: Floats) -> Slopes:
+        residual = response - self.y
         size = np.abs(residual)
         clipped = np.minimum(size, self.delta)
         touch = self.weights * (clipped / np.maximum(size, 1e-300))
@@ -114,22 +115,26 @@ def expand_sum(terms: Sequence[Term], theta: Floats, target: Target) -> Expansio
 
 
 class Curved(Protocol):
-    """A law that knows the derivatives of ln L; shapes as in `laws.surfaces.Law`."""
+    """A response with its derivatives."""
 
-    def gradient(self, theta: Floats, u: Floats, v: Floats) -> tuple[Floats, Floats]: ...
+    def gradient(self, theta: Floats) -> tuple[Floats, Floats]:
+        """The response [K, n] and its gradient [K, n, p]."""
+        ...
 
-    def curvature(self, theta: Floats, u: Floats, v: Floats, scores: Floats) -> Floats: ...
+    def curvature(self, theta: Floats, scores: Floats) -> Floats:
+        """The score-weighted sum over rows of the second derivatives of the response, [K, p, p]."""
+        ...
 
 
-def expand_curved(law: Curved, theta: Floats, u: Floats, v: Floats, target: Target) -> Expansion:
-    """For any law, from its gradient [K, n, p] and the score-weighted sum of its second derivatives."""
-    log_loss, jacobian = law.gradient(theta, u, v)
-    at = target.slopes(log_loss)
+def expand_curved(surface: Curved, theta: Floats, target: Target) -> Expansion:
+    """For any surface, from its gradient and its score-weighted second derivatives."""
+    response, jacobian = surface.gradient(theta)
+    at = target.slopes(response)
     return Expansion(
         theta=theta,
         value=at.value,
         gradient=np.einsum("kn,knp->kp", at.score, jacobian),
-        hessian=weighted_outer(jacobian, at.bend) + law.curvature(theta, u, v, at.score),
+        hessian=weighted_outer(jacobian, at.bend) + surface.curvature(theta, at.score),
         scale=np.einsum("kn,knp->kp", at.touch, jacobian**2),
     )
 

@@ -7,16 +7,19 @@ the OLMo ladder have .5, .6 and .3 %; a sweep across a phase change (careless_sw
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 
+from harness.laws.forms.form import Rows
 from harness.laws.observations import Observations, cells, levels
 from harness.laws.profile import Profile
-from harness.laws.solve import EXPONENT_BOUNDS, Solution, at_lower_floor
-from harness.laws.surfaces import ALPHA, BETA, LOG_E, Floats, chinchilla_terms
+from harness.laws.solve import FormSurface, Response, Solution
+from harness.laws.surfaces import Floats
 
 FEWEST_LEVELS = 3
 """Two sizes give one difference for the amplitude and the exponent of a term: one number for two."""
@@ -26,6 +29,12 @@ FLATTEST_DESIGN = 0.05
 
 FLOOR_AT_ZERO = 0.01
 """E below this share of the smallest loss."""
+
+AT_BOUND = 0.01
+"""A parameter this near to its bound (in its logarithm, or as a share of the range) is on it."""
+
+DEGENERATE = 1e-6
+"""Ratio of the smallest to the largest singular value of the Jacobian, columns scaled to unit length."""
 
 FASTEST_EXPONENT = 1.0
 """1/D is the rate at which even a parametric estimator learns; a faster term is an artefact."""
@@ -44,6 +53,9 @@ CURVATURE_SHARE = 0.5
 CURVATURE_RESIDUAL = 0.01
 """Missing curvature condemns the law when it is certain (p), explains half of the residual's variance
 and the residual exceeds 1 %; with hundreds of rows a harmless one is certain too."""
+
+REACHES = ("params", "tokens", "unique_tokens", "flops")
+"""Columns whose share in the loss is checked."""
 
 
 class Grade(Enum):
@@ -78,16 +90,16 @@ def grade(failed: bool, weak: bool = False) -> Grade:
     return Grade.weak if weak else Grade.ok
 
 
-def check_design(observations: Observations) -> list[Check]:
+def check_design(rows: Rows) -> list[Check]:
     """Enough sizes, token counts and budgets, and not all on one line."""
     checks = []
-    for label, values in (("sizes", observations.params), ("token counts", observations.tokens)):
+    for label, values in (("sizes", rows["params"]), ("token counts", rows["tokens"])):
         count = levels(values)
         reason = (
             f"{count} distinct {label}; {FEWEST_LEVELS} are needed to tell an exponent from its amplitude"
         )
         checks.append(Check(label, grade(count < FEWEST_LEVELS), count, FEWEST_LEVELS, reason))
-    u, v = np.log(observations.params), np.log(observations.tokens)
+    u, v = np.log(rows["params"]), np.log(rows["tokens"])
     spread = np.linalg.svd(np.stack([u - u.mean(), v - v.mean()]), compute_uv=False)
     flatness = float(spread[1] / spread[0]) if spread[0] > 0 else 0.0
     reason = (
@@ -98,55 +110,102 @@ def check_design(observations: Observations) -> list[Check]:
     return checks
 
 
+@dataclass(frozen=True)
+class Boundary:
+    """The parameter numbered `at` ended on a bound; `reason` says which, `value` is in natural units."""
+
+    at: int
+    value: float
+    limit: float
+    reason: str
+
+
+def boundaries(solution: Solution) -> list[Boundary]:
+    """Free parameters that ended on a bound; a floor also when it is negligible."""
+    problem, found = solution.problem, []
+    bounds = zip(solution.theta, problem.lower, problem.upper, strict=True)
+    for at, (parameter, (theta, low, high)) in enumerate(zip(solution.form.parameters, bounds, strict=True)):
+        if low == high:
+            continue
+        value = float(solution.values[at])
+        if parameter.floor:
+            share = value / float(solution.loss.min())
+            if share < FLOOR_AT_ZERO:
+                reason = f"{parameter.name} ran to zero ({share:.1e} of the smallest loss)"
+                found.append(Boundary(at, share, FLOOR_AT_ZERO, reason))
+                continue
+        reach = AT_BOUND if parameter.log else AT_BOUND * (high - low)
+        if min(theta - low, high - theta) < reach:
+            side, bound = ("lower", low) if theta - low < high - theta else ("upper", high)
+            reason = f"{parameter.name} ran to its {side} bound ({value:g})"
+            found.append(Boundary(at, float(theta), float(bound), reason))
+    return found
+
+
 def check_floor(solution: Solution, profile: Profile) -> Check:
-    share = float(np.exp(solution.theta[0, LOG_E] - solution.problem.y.min()))
-    zero = share < FLOOR_AT_ZERO or bool(at_lower_floor(solution.problem, solution.theta)[0])
+    """An irreducible loss that its profile does not pin on both sides is weakly determined."""
+    share = float(solution.values[solution.form.floor or 0] / solution.loss.min())
     low, high = profile.interval
-    shown = (
-        f"[{'0' if low is None else f'{low:.3f}'}, {'the smallest loss' if high is None else f'{high:.3f}'}]"
-    )
-    interval = f"its {profile.level:.0%} profile interval is {shown}"
-    reason = f"E is {share:.3f} of the smallest loss; {interval}"
-    if zero:
-        reason = f"E ran to zero ({share:.1e} of the smallest loss); {interval}"
-    return Check("floor", grade(zero, low is None or high is None), share, FLOOR_AT_ZERO, reason)
+    reason = f"{profile.parameter} is {share:.3f} of the smallest loss; {shown(profile)}"
+    return Check("floor", grade(False, low is None or high is None), share, FLOOR_AT_ZERO, reason)
 
 
-def check_exponents(solution: Solution) -> list[Check]:
-    """Effective exponents (times k for skaling) within what a learning curve can do."""
-    power = float(solution.theta[0, 5]) if solution.theta.shape[1] > 5 else 1.0
+def check_boundary(solution: Solution, boundary: Boundary, profile: Profile | None) -> Check:
+    parameter = solution.form.parameters[boundary.at]
+    name = "floor" if parameter.floor else parameter.name
+    reason = boundary.reason + (f"; {shown(profile)}" if profile else "")
+    return Check(name, Grade.failed, boundary.value, boundary.limit, reason)
+
+
+def shown(profile: Profile) -> str:
+    low, high = ("open" if end is None else f"{end:.4g}" for end in profile.interval)
+    return f"its {profile.level:.0%} profile interval is [{low}, {high}]"
+
+
+def check_rates(solution: Solution) -> list[Check]:
+    """Effective exponents within what a learning curve can do."""
+    form = solution.form
+    if form.rates is None:
+        return []
     checks = []
-    for label, column in (("alpha", ALPHA), ("beta", BETA)):
-        raw = float(solution.theta[0, column])
-        value = raw * power
-        bounded = not EXPONENT_BOUNDS[0] * 1.01 < raw < EXPONENT_BOUNDS[1] * 0.99
+    for label, value in form.rates(form.named(solution.values)).items():
         fast, slow = value >= FASTEST_EXPONENT, value <= SLOWEST_EXPONENT
         limit = SLOWEST_EXPONENT if slow else FASTEST_EXPONENT
         reason = f"{label} is {value:.3f}; it must lie between {SLOWEST_EXPONENT} and {FASTEST_EXPONENT}"
-        checks.append(Check(label, grade(fast or slow or bounded), value, limit, reason))
+        checks.append(Check(label, grade(fast or slow), value, limit, reason))
     return checks
 
 
-def check_terms(solution: Solution) -> list[Check]:
-    """Each term must move the loss across the sweep by more than the residual."""
-    log_loss = solution.law.log_loss(solution.theta, solution.problem.u, solution.problem.v)[0]
-    terms = chinchilla_terms(solution.theta, solution.problem.u, solution.problem.v)
-    checks = []
-    for label, term in zip(("A/N^a", "B/D^b"), terms, strict=True):
-        others = np.exp(log_loss) - np.exp(term[0])
-        lowest, highest = float(np.exp(term[0]).min()), float(np.exp(term[0]).max())
-        move = float(np.median(np.log1p((highest - lowest) / np.maximum(others + lowest, 1e-9))))
-        if solution.theta.shape[1] > 5:
-            move = float(np.ptp(term[0])) * float(solution.theta[0, 5])
-        reason = (
-            f"{label} moves the loss by {move:.2%} across the sweep, the residual is {solution.scale:.2%}"
-        )
-        checks.append(Check(label, grade(move < solution.scale), move, solution.scale, reason))
+def check_reach(solution: Solution) -> list[Check]:
+    """Each column must move the loss across the sweep by more than the residual."""
+    form, rows, scale, checks = solution.form, solution.rows, solution.scale, []
+    for name in REACHES:
+        if name not in rows:
+            continue
+        ends = [{**rows, name: np.full_like(rows[name], end(rows[name]))} for end in (np.min, np.max)]
+        low, high = (form.losses(solution.values[None], row)[0] for row in ends)
+        move = abs(float(np.median(np.log(low) - np.log(high))))
+        reason = f"{name} moves the loss by {move:.2%} across the sweep, the residual is {scale:.2%}"
+        checks.append(Check(f"reach of {name}", grade(move < scale), move, scale, reason))
     return checks
 
 
-def seed_noise(observations: Observations) -> tuple[float, int]:
-    """Pooled standard deviation of log loss between seeds of one cell, and its degrees of freedom."""
+@dataclass(frozen=True)
+class SeedNoise:
+    """Pooled standard deviation of ln L between seeds of one cell, and its degrees of freedom."""
+
+    std: float
+    degrees_of_freedom: int
+
+    def half_width(self, level: float) -> float:
+        """Of the interval of one run in ln L: the t quantile times the standard deviation."""
+        from scipy import special
+
+        return self.std * float(special.stdtrit(self.degrees_of_freedom, 0.5 + level / 2))
+
+
+def seed_noise(observations: Observations) -> SeedNoise | None:
+    """None where no cell has two seeds."""
     squares, freedom = 0.0, 0
     for rows in cells(observations):
         seeds = [observations.seeds[i] for i in rows]
@@ -154,62 +213,88 @@ def seed_noise(observations: Observations) -> tuple[float, int]:
             logs = np.log(observations.loss[rows])
             squares += float(((logs - logs.mean()) ** 2).sum())
             freedom += len(rows) - 1
-    return (math.sqrt(squares / freedom), freedom) if freedom else (math.nan, 0)
+    return SeedNoise(math.sqrt(squares / freedom), freedom) if freedom else None
 
 
-def check_residual(solution: Solution, observations: Observations) -> list[Check]:
-    """The law must describe its own rows: against an absolute limit and against seed noise."""
-    free = len(solution.residual) - solution.theta.shape[1]
-    # On a dozen rows the robust estimate alone refuses 5 % of sweeps with 1 % noise; with outliers the
-    # root mean square alone condemns tables whose other rows follow the law.
-    scale = min(solution.scale, math.sqrt(float((solution.residual**2).sum()) / free))
+def check_residual(solution: Solution) -> Check:
+    """The law must describe its own rows."""
+    scale = misfit(solution)
     reason = (
         f"the residual is {scale:.2%} of the loss, the limit {LARGEST_RESIDUAL:.0%}; "
         "sweeps that follow a law have .2 to 1.5 %"
     )
-    checks = [Check("residual", grade(scale > LARGEST_RESIDUAL), scale, LARGEST_RESIDUAL, reason)]
-    noise, freedom = seed_noise(observations)
-    if freedom >= 3 and noise > 0:
-        factor = scale / noise
-        reason = (
-            f"the residual {scale:.2%} is {factor:.1f} times the seed noise {noise:.2%} ({freedom} repeats)"
-        )
-        checks.append(Check("seed noise", grade(False, factor > SEED_FACTOR), factor, SEED_FACTOR, reason))
-    return checks
+    return Check("residual", grade(scale > LARGEST_RESIDUAL), scale, LARGEST_RESIDUAL, reason)
+
+
+def check_seeds(solution: Solution, noise: SeedNoise | None) -> list[Check]:
+    """The residual against seed noise."""
+    if noise is None or noise.degrees_of_freedom < 3 or noise.std == 0:
+        return []
+    scale = misfit(solution)
+    factor = scale / noise.std
+    reason = (
+        f"the residual {scale:.2%} is {factor:.1f} times the seed noise {noise.std:.2%} "
+        f"({noise.degrees_of_freedom} repeats)"
+    )
+    return [Check("seed noise", grade(False, factor > SEED_FACTOR), factor, SEED_FACTOR, reason)]
+
+
+def misfit(solution: Solution) -> float:
+    """The smaller of the robust and the root mean square residual.
+
+    On a dozen rows the robust estimate alone refuses 5 % of sweeps with 1 % noise; with outliers the root
+    mean square alone condemns tables whose other rows follow the law.
+    """
+    squares = float((solution.relative_weights * solution.residual**2).sum())
+    return min(solution.scale, math.sqrt(squares / (len(solution.residual) - solution.count)))
 
 
 def check_curvature(solution: Solution) -> list[Check]:
-    """An F test of squares of ln N, ln D and their product added to the law's own gradient.
+    """An F test of squares and products of the columns' logarithms added to the law's own gradient.
 
     Rows far off the law are weighted down as by a Huber loss, so that outliers do not pass for a bend.
     """
-    from scipy.special import fdtr
+    from scipy import special
 
-    problem = solution.problem
-    _, gradient = problem.law.gradient(solution.theta, problem.u, problem.v)
-    squares = np.column_stack([problem.u**2, problem.u * problem.v, problem.v**2])
-    reach = ROBUST_TURN * solution.scale / np.maximum(np.abs(solution.residual), 1e-300)
-    root = np.sqrt(np.minimum(1.0, reach))
-    own = gradient[0] * root[:, None]
-    extra = np.column_stack([own, squares * root[:, None]])
-    residual_weighted = solution.residual * root
-    freedom = len(solution.residual) - extra.shape[1]
-    if freedom < 2:
+    extra = products(solution)
+    freedom = len(solution.residual) - solution.count - len(extra)
+    if freedom < 2 or not extra:
         return []
-    plain, curved = rest(own, residual_weighted), rest(extra, residual_weighted)
+    reach = ROBUST_TURN * solution.scale / np.maximum(np.abs(solution.residual), 1e-300)
+    root = np.sqrt(np.minimum(1.0, reach) * solution.relative_weights)
+    own = log_jacobian(solution) * root[:, None]
+    residual = solution.residual * root
+    plain = rest(own, residual)
+    curved = rest(np.column_stack([own, *(column * root for column in extra)]), residual)
     if plain < 1e-20:
         return []
     share = 1 - curved / plain
-    statistic = (plain - curved) / 3 / (curved / freedom)
-    chance = 1 - float(fdtr(3, freedom, statistic))
-    residual = math.sqrt(plain / (len(solution.residual) - own.shape[1]))
+    statistic = (plain - curved) / len(extra) / (curved / freedom)
+    chance = 1 - float(special.fdtr(len(extra), freedom, statistic))
+    level = math.sqrt(plain / (freedom + len(extra)))
     certain = chance < CURVATURE_LEVEL and share > CURVATURE_SHARE
     reason = (
         f"curvature that the law lacks explains {share:.0%} of the residual variance (p = {chance:.1g}), "
-        f"residual {residual:.2%}: the rows bend where the law does not"
+        f"residual {level:.2%}: the rows bend where the law does not"
     )
-    failed = certain and residual > CURVATURE_RESIDUAL
+    failed = certain and level > CURVATURE_RESIDUAL
     return [Check("curvature", grade(failed, certain), share, CURVATURE_SHARE, reason)]
+
+
+def products(solution: Solution) -> list[Floats]:
+    """Squares and products of the logarithms of the positive columns that vary, each [n]."""
+    names = [name for name in solution.form.columns if name not in solution.form.signed]
+    logs = [np.log(solution.rows[name]) for name in names]
+    centred = [log - log.mean() for log in logs if np.ptp(log) > 0]
+    return [one * other for one, other in itertools.combinations_with_replacement(centred, 2)]
+
+
+def log_jacobian(solution: Solution) -> Floats:
+    """Derivatives of ln L by the free parameters of theta, [n, free], whatever the response."""
+    surface, theta = solution.problem.surface, solution.theta[None]
+    if solution.how.response is not Response.log:
+        surface = FormSurface(solution.form, solution.rows, Response.log)
+    return np.asarray(surface.gradient(theta)[1][0][:, solution.problem.free])
 
 
 def rest(design: Floats, residual: Floats) -> float:
@@ -219,24 +304,47 @@ def rest(design: Floats, residual: Floats) -> float:
     return float(((residual - columns @ solved) ** 2).sum())
 
 
+def degeneracy(solution: Solution) -> float:
+    """The smallest over the largest singular value of the Jacobian of the response, columns scaled to unit
+    length; 1 when every parameter is held."""
+    problem = solution.problem
+    jacobian = problem.surface.gradient(solution.theta[None])[1][0][:, problem.free]
+    values = np.linalg.svd(jacobian / np.maximum(np.linalg.norm(jacobian, axis=0), 1e-300), compute_uv=False)
+    return float(values[-1] / values[0]) if len(values) else 1.0
+
+
 def check_rank(solution: Solution) -> Check:
-    """Singular values of the Jacobian, columns scaled to unit length."""
-    _, gradient = solution.law.gradient(solution.theta, solution.problem.u, solution.problem.v)
-    columns = gradient[0] / np.maximum(np.linalg.norm(gradient[0], axis=0), 1e-300)
-    values = np.linalg.svd(columns, compute_uv=False)
-    ratio, limit = float(values[-1] / values[0]), 1e-6
-    reason = f"the smallest singular value of the Jacobian is {ratio:.1e} of the largest"
-    return Check("rank", grade(ratio < limit), ratio, limit, reason)
+    ratio = degeneracy(solution)
+    reason = (
+        f"the smallest singular value of the Jacobian is {ratio:.1e} of the largest: the parameters cannot "
+        "be told apart"
+    )
+    return Check("rank", grade(ratio < DEGENERATE), ratio, DEGENERATE, reason)
 
 
-def identify(solution: Solution, profile: Profile, observations: Observations) -> tuple[Check, ...]:
-    """All checks, in the order a reader should see them."""
+def check_converged(solution: Solution) -> list[Check]:
+    if solution.converged:
+        return []
+    return [Check("converged", Grade.failed, None, 0.0, "the minimiser did not converge")]
+
+
+def identify(
+    solution: Solution, found: Sequence[Boundary], profile: Profile | None, noise: SeedNoise | None
+) -> tuple[Check, ...]:
+    """All checks, in the order a reader should see them. `profile` is that of the first boundary, else of
+    the floor."""
+    ends = [check_boundary(solution, b, None if i else profile) for i, b in enumerate(found)]
+    floor = [check_floor(solution, profile)] if profile is not None and not found else []
+    whole = solution.form.allocates and not solution.how.fixed
     return (
-        *check_design(observations),
-        check_floor(solution, profile),
-        *check_exponents(solution),
-        *check_terms(solution),
-        *check_residual(solution, observations),
+        *(check_design(solution.rows) if whole else ()),
+        *ends,
+        *floor,
+        *check_rates(solution),
+        *check_reach(solution),
+        check_residual(solution),
+        *check_seeds(solution, noise),
         *check_curvature(solution),
         check_rank(solution),
+        *check_converged(solution),
     )

@@ -16,8 +16,9 @@ import numpy as np
 
 from harness.errors import CannotAnswer
 from harness.laws.allocation import FEWEST_BUDGETS, SPAN, Allocation, fit_line
+from harness.laws.bootstrap import interval
 from harness.laws.config import FitConfig
-from harness.laws.forms.resample import interval
+from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.identify import LARGEST_RESIDUAL
 from harness.laws.noise import Surface, fit_surface
 from harness.laws.observations import Observations
@@ -91,16 +92,16 @@ def through_vertices(
     log_loss = np.log(observations.loss[order])[None]
     noise = surface.draws((config.bootstraps, len(order)), config.seed)
     log_loss = np.concatenate([log_loss, log_loss + noise])
-    theta = surface.refit(log_loss)
-    law, found, biases, weights, samples = surface.solution.law, [], [], [], []
+    values = surface.refit(log_loss)
+    found, biases, weights, samples = [], [], [], []
     for slice_ in usable:
         sampled, at = sample(observations, slice_), np.searchsorted(order, slice_.rows)
-        u, v = np.log(observations.params[slice_.rows]), np.log(observations.tokens[slice_.rows])
-        model = sampled.losses(law, surface.theta)[0]
+        rows = {name: getattr(observations, name)[slice_.rows] for name in ("params", "tokens")}
+        model = sampled.losses(surface.values)[0]
         # Along the surface to the slice's own budget: nothing where all rows have it.
-        moved = np.log(model) - law.log_loss(surface.theta, u, v)[0]
+        moved = np.log(model) - np.log(CHINCHILLA.losses(surface.values, rows)[0])
         found.append(sampled.vertex(np.exp(log_loss[:, at] + moved)))
-        biases.append(sampled.bias(law, theta))
+        biases.append(sampled.bias(values))
         weights.append(1 / sampled.vertex_variance(model))
         samples.append(sampled)
     raw, bias = np.column_stack(found), np.column_stack(biases)

@@ -1,4 +1,4 @@
-"""Minimise the summed Huber loss of ln L for many replicates at once.
+"""Minimise the summed Huber loss of a response for many replicates at once.
 
 A projected, damped Newton method with the true second derivatives. The Huber loss with a small delta is
 nearly an absolute value, which a Newton step cannot see from afar, so delta is brought down in stages.
@@ -7,13 +7,14 @@ nearly an absolute value, which a Newton step cannot see from afar, so delta is 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.laws.expansion import Expansion, Flags, Target, concatenated
-from harness.laws.surfaces import Floats, Law
+from harness.laws.surfaces import Floats, Surface
 
 STAGE_FACTOR = 3.0
 """Delta shrinks by this factor per stage; measured: 2 is slower, 10 sometimes loses the path."""
@@ -37,16 +38,35 @@ KEPT = 30 << 20
 
 
 @dataclass(frozen=True)
-class Problem:
-    """Rows u = ln N, v = ln D, target y = ln L; `y` and `weights` are [1, n] or [K, n].
+class Pull:
+    """Half of `strength` [K] times the squared distance of a figure of theta from `target` [K].
 
-    `prior_mean` and `prior_precision` [p] add half the precision times the squared distance. `lower` and
-    `upper` are [p] or [K, p]; a parameter is held by giving both the same value.
+    `value` maps theta [K, p] to the figure [K], `slope` to its gradient [K, p]. Its own curvature is left
+    out of the Newton step.
     """
 
-    law: Law
-    u: Floats
-    v: Floats
+    value: Callable[[Floats], Floats]
+    slope: Callable[[Floats], Floats]
+    target: Floats
+    strength: Floats
+
+    def expand(self, theta: Floats, which: npt.NDArray[np.intp]) -> tuple[Floats, Floats, Floats]:
+        """Its value [K], gradient [K, p] and Hessian [K, p, p] for the replicates `which` [K]."""
+        strength, slope = self.strength[which], self.slope(theta)
+        away = self.value(theta) - self.target[which]
+        outer = slope[:, :, None] * slope[:, None, :]
+        return 0.5 * strength * away**2, (strength * away)[:, None] * slope, strength[:, None, None] * outer
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The summed Huber loss of response minus `y`; `y` and `weights` are [1, n] or [K, n].
+
+    `prior_mean` and `prior_precision` [p] add half the precision times the squared distance. `lower` and
+    `upper` [p] bound theta; a parameter is held by giving both the same value.
+    """
+
+    surface: Surface
     y: Floats
     weights: Floats
     delta: float
@@ -54,19 +74,21 @@ class Problem:
     upper: Floats
     prior_mean: Floats
     prior_precision: Floats
+    pull: Pull | None = None
+
+    @property
+    def free(self) -> Flags:
+        """Which parameters are not held, [p]."""
+        return np.asarray(self.lower < self.upper)
 
     def target(self, which: npt.NDArray[np.intp]) -> Target:
         """Of some replicates."""
         return Target(of_replicates(self.y, which), of_replicates(self.weights, which), self.delta)
 
-    def bounds(self, which: npt.NDArray[np.intp]) -> tuple[Floats, Floats]:
-        """Of some replicates, [p] or [K, p]."""
-        return of_replicates(self.lower, which), of_replicates(self.upper, which)
-
 
 def of_replicates(array: Floats, which: npt.NDArray[np.intp]) -> Floats:
     """Rows of what differs between replicates; what they share as it is."""
-    return array[which] if array.ndim == 2 and len(array) > 1 else array
+    return array[which] if len(array) > 1 else array
 
 
 @dataclass(frozen=True)
@@ -86,8 +108,8 @@ def huber(residual: Floats, delta: float) -> Floats:
 
 
 def objective(problem: Problem, theta: Floats) -> Floats:
-    """The summed Huber loss plus the prior, [K]."""
-    residual = problem.law.log_loss(theta, problem.u, problem.v) - problem.y
+    """The weighted sum of the Huber loss plus the prior, [K]; without the pull."""
+    residual = problem.surface.response(theta) - problem.y
     fit = (problem.weights * huber(residual, problem.delta)).sum(axis=1)
     return np.asarray(fit + prior_loss(problem, theta))
 
@@ -98,20 +120,24 @@ def prior_loss(problem: Problem, theta: Floats) -> Floats:
 
 
 def expand(problem: Problem, theta: Floats, which: npt.NDArray[np.intp] | None = None) -> Expansion:
-    """The objective, prior included, to second order at theta [K, p] of the replicates `which` [K]."""
+    """The objective, prior and pull included, to second order at theta [K, p]; `which` replicates [K]."""
     which = np.arange(len(theta)) if which is None else which
-    size = max(1, BLOCK // len(problem.u))
+    size = max(1, BLOCK // problem.y.shape[1])
     blocks = [slice(at, at + size) for at in range(0, len(theta), size)]
-    fit = concatenated(
-        [problem.law.expand(theta[b], problem.u, problem.v, problem.target(which[b])) for b in blocks]
-    )
-    return Expansion(
+    fit = concatenated([problem.surface.expand(theta[b], problem.target(which[b])) for b in blocks])
+    whole = Expansion(
         theta=theta,
         value=fit.value + prior_loss(problem, theta),
         gradient=fit.gradient + problem.prior_precision * (theta - problem.prior_mean),
         hessian=fit.hessian + np.diag(problem.prior_precision),
         scale=fit.scale + problem.prior_precision + 1e-300,
     )
+    if problem.pull is None:
+        return whole
+    value, gradient, hessian = problem.pull.expand(theta, which)
+    diagonal = np.diagonal(hessian, axis1=1, axis2=2)
+    terms = (np.zeros_like(theta), value, gradient, hessian, diagonal)
+    return Expansion(*(one + other for one, other in zip(vars(whole).values(), terms, strict=True)))
 
 
 def newton_step(here: Expansion, damping: Floats, lower: Floats, upper: Floats) -> tuple[Floats, Floats]:
@@ -167,7 +193,7 @@ def descend(problem: Problem, theta: Floats, iterations: int, tolerance: float) 
     found = Minimum(here.theta.copy(), here.value.copy(), np.zeros(len(theta), dtype=bool))
     damping = np.full(len(theta), 1e-3)
     for _ in range(iterations):
-        trial, predicted = newton_step(here, damping, *problem.bounds(active))
+        trial, predicted = newton_step(here, damping, problem.lower, problem.upper)
         stuck = damping > 1e8
         left = ~(stuck | (predicted <= tolerance * np.maximum(here.value, 1e-300)))
         found.converged[active[~left]] = True

@@ -8,10 +8,12 @@ import numpy as np
 
 from harness.errors import CannotAnswer
 from harness.laws.config import LawConfig, LossFunction
+from harness.laws.fit import solve
+from harness.laws.forms.chinchilla import ALPHA
 from harness.laws.newton import minimise
 from harness.laws.observations import Observations
-from harness.laws.solve import Solution, solve
-from harness.laws.surfaces import ALPHA, Floats, shifted
+from harness.laws.solve import Solution
+from harness.laws.surfaces import Floats
 
 
 @dataclass(frozen=True)
@@ -28,14 +30,14 @@ class Surface:
     freedom: int
 
     @property
-    def theta(self) -> Floats:
-        """[1, 5] in the coordinates ln N, ln D."""
-        return self.solution.raw_theta
+    def values(self) -> Floats:
+        """A, B, E, alpha, beta, [1, 5]."""
+        return self.solution.values[None]
 
     @property
     def at_bound(self) -> bool:
         """Whether an exponent ran to its end, so that the rows do not say how lopsided the valley is."""
-        theta, problem = self.solution.theta[0, ALPHA:], self.solution.problem
+        theta, problem = self.solution.theta[ALPHA:], self.solution.problem
         ends = (theta <= problem.lower[ALPHA:] + 1e-6) | (theta >= problem.upper[ALPHA:] - 1e-6)
         return bool(ends.any())
 
@@ -50,10 +52,10 @@ class Surface:
         return np.asarray(sigmas[:, None] * rng.standard_normal(shape))
 
     def refit(self, log_loss: Floats) -> Floats:
-        """theta [K, 5] of replicates of ln L [K, n], from this surface's own optimum."""
+        """A, B, E, alpha, beta [K, 5] of replicates of ln L [K, n], from this surface's own optimum."""
         problem = replace(self.solution.problem, y=log_loss)
-        found = minimise(problem, np.repeat(self.solution.theta, len(log_loss), axis=0))
-        return shifted(found.theta, *self.solution.centre)
+        found = minimise(problem, np.repeat(self.solution.theta[None], len(log_loss), axis=0))
+        return problem.surface.to_values(found.theta)
 
 
 def fit_surface(observations: Observations) -> Surface:
@@ -61,5 +63,5 @@ def fit_surface(observations: Observations) -> Surface:
     if len(observations) < 7:
         raise CannotAnswer(f"{len(observations)} runs are too few for a surface and its noise; 7 are needed")
     solution = solve(observations, LawConfig(loss=LossFunction.least_squares))
-    freedom = len(observations) - solution.theta.shape[1]
+    freedom = len(observations) - solution.count
     return Surface(solution, float(np.sqrt((solution.residual**2).sum() / freedom)), freedom)

@@ -24,6 +24,8 @@ SAME_SIZE = 1.02
 class Row:
     """One candidate row, not yet checked. Group, hashes and seed may be empty, `unique_tokens` unknown.
 
+    `weight` multiplies the row's loss in a fit. `cluster` names what is drawn together when whole runs
+    are resampled, such as a trunk with its branches; by default the run itself.
     Rows of one group and name are points of one run, in the order of `tokens`, then `step`.
     """
 
@@ -37,6 +39,8 @@ class Row:
     corpus_hash: str = ""
     tokenizer_hash: str = ""
     unique_tokens: float | None = None
+    weight: float = 1.0
+    cluster: str = ""
     step: float = 0.0
     fault: str = ""
 
@@ -46,7 +50,8 @@ class Observations:
     """Clean rows in a canonical order, so that no result depends on the order of the input.
 
     `loss` is in `loss_unit`; `params` counts what `params_kind` says; `flops` is of the kind
-    `flops_kind` names. `unique_tokens` is None unless every row has it.
+    `flops_kind` names. `unique_tokens` is None unless every row has it, `weights` when all are equal.
+    `clusters` is empty when no row names one: every row is then a run of its own.
     """
 
     params: Floats
@@ -62,6 +67,8 @@ class Observations:
     loss_unit: LossUnit
     flops_kind: str
     unique_tokens: Floats | None = None
+    weights: Floats | None = None
+    clusters: tuple[str, ...] = ()
     dropped: tuple[Skipped, ...] = ()
 
     def __len__(self) -> int:
@@ -78,13 +85,18 @@ class Observations:
         }
 
     @property
+    def columns(self) -> dict[str, Floats | None]:
+        """What a law may read, by name; None where it is not known for every run."""
+        return {name: getattr(self, name) for name in ("params", "tokens", "flops", "unique_tokens")}
+
+    @property
     def epochs(self) -> Floats | None:
         """Passes over the unique tokens, at least one; None where those are unknown."""
         return None if self.unique_tokens is None else np.maximum(self.tokens / self.unique_tokens, 1.0)
 
     def data_hash(self) -> str:
         """SHA-256 of the numbers and conventions; names and order play no part."""
-        names = ("params", "tokens", "flops", "loss", "unique_tokens")
+        names = ("params", "tokens", "flops", "loss", "unique_tokens", "weights")
         columns = {n: getattr(self, n).tolist() for n in names if getattr(self, n) is not None}
         hashes = sorted({*self.corpus_hashes, *self.tokenizer_hashes} - {""})
         return content_hash({**columns, "conventions": self.conventions, "hashes": hashes})
@@ -110,6 +122,8 @@ class Observations:
             loss_unit=self.loss_unit,
             flops_kind=self.flops_kind,
             unique_tokens=None if self.unique_tokens is None else self.unique_tokens[at],
+            weights=None if self.weights is None else self.weights[at],
+            clusters=names(self.clusters) if self.clusters else (),
             dropped=self.dropped,
         )
 
@@ -155,6 +169,8 @@ def collect(
         loss_unit=loss_unit,
         flops_kind=flops_kind,
         unique_tokens=column_of([row.unique_tokens for row in kept]),
+        weights=unequal([row.weight for row in kept]),
+        clusters=clusters_of(kept),
         dropped=dropped,
     )
 
@@ -213,6 +229,18 @@ def column_of(values: Sequence[float | None]) -> Floats | None:
     return np.array(known, dtype=float) if len(known) == len(values) else None
 
 
+def unequal(weights: Sequence[float]) -> Floats | None:
+    """The weights as an array; None when all are equal."""
+    return np.array(weights, dtype=float) if len(set(weights)) > 1 else None
+
+
+def clusters_of(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Which run, or trunk, each row belongs to; empty when no row says so."""
+    if not any(row.cluster for row in rows):
+        return ()
+    return tuple(f"{row.group}/{row.cluster or row.name}" for row in rows)
+
+
 def flops_of(row: Row, flops_kind: str) -> float:
     """The run's own FLOPs; 6ND for every row when any row lacks them, so that kinds never mix."""
     if flops_kind == FLOPS_6ND or row.flops is None:
@@ -223,7 +251,8 @@ def flops_of(row: Row, flops_kind: str) -> float:
 def unusable(row: Row) -> str:
     """Why a row cannot enter a fit; empty when it can. The sign of the loss is judged for all rows."""
     named = {"loss": row.loss, "params": row.params, "tokens": row.tokens}
-    for label, value in {**named, "flops": row.flops, "unique_tokens": row.unique_tokens}.items():
+    optional = {"flops": row.flops, "unique_tokens": row.unique_tokens, "weight": row.weight}
+    for label, value in {**named, **optional}.items():
         if value is not None and not math.isfinite(value):
             return f"{label} is missing or not a number"
         if value is not None and value <= 0 and label != "loss":

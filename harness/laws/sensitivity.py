@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from harness.errors import CannotAnswer, HarnessError
-from harness.laws.alternatives import Alternative, Fitted, Rows, alternatives, fit_with
+from harness.laws.alternatives import Alternative, Rows, alternatives
 from harness.laws.config import FitConfig
 from harness.laws.conventions import SIZES, TokenCost, in_flops, size_conversion, stated, token_cost
-from harness.laws.fit import FitStatus
+from harness.laws.fit import Fit, FitStatus, fit_law
 from harness.laws.observations import Observations
 
 TARGET_RATIO = 10.0
@@ -118,7 +118,7 @@ def sensitivity(
     Raises CannotAnswer when the user's own setting has no fit or no optimum at the target.
     """
     rows = in_flops(observations, config.flops)
-    fitted = fit_with(rows, config.law)
+    fitted = fit_law(rows, config.law)
     cost = token_cost(rows, config.flops)
     target = flops or TARGET_RATIO * cost.largest(rows)
     own = Alternative(
@@ -196,7 +196,7 @@ def in_base_params(params: float, rows: Observations, base_rows: Observations) -
     return float(size_conversion(rows, base_rows)(np.array([params]))[0])
 
 
-def local_exponent(fitted: Fitted, target: float, cost: TokenCost) -> float:
+def local_exponent(fitted: Fit, target: float, cost: TokenCost) -> float:
     """a in N* proportional to C^a around the target; under C = 6 N D the law's own a."""
     ends = (target * SLOPE_RATIO**power for power in (-0.5, 0.5))
     low, high = (fitted.optimum(end, cost=cost).params for end in ends)

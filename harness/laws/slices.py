@@ -9,8 +9,9 @@ from enum import Enum
 import numpy as np
 import numpy.typing as npt
 
+from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.observations import SAME_SIZE, Observations, levels
-from harness.laws.surfaces import ALPHA, BETA, LOG_A, LOG_B, Floats, Law
+from harness.laws.surfaces import Floats
 
 SLICE_WIDTH = 1.1
 """Budgets within this factor make one slice: rounding to steps and digitised plots stay within it, and
@@ -133,23 +134,23 @@ class Sampled:
         sensitivity = np.array([0.0, -1 / (2 * bend), slope / (2 * bend**2)]) @ np.linalg.pinv(self.basis)
         return float(((sensitivity * loss) ** 2).sum())
 
-    def optimum(self, theta: Floats) -> Floats:
-        """x of the true minimum of surfaces theta [K, 5] along the slice, in closed form.
+    def optimum(self, values: Floats) -> Floats:
+        """x of the true minimum of surfaces A, B, E, alpha, beta [K, 5] along the slice, in closed form.
 
         d/dx of A exp(-alpha (start - slope x)) + B exp(-beta x) vanishes there; with C = 6 N D the slope
         is 1 and this is equation 4 of Hoffmann et al.
         """
-        alpha, beta = theta[:, ALPHA] * self.slope, theta[:, BETA]
-        log_a = theta[:, LOG_A] - theta[:, ALPHA] * self.start
-        return (theta[:, LOG_B] - log_a + np.log(beta / alpha)) / (alpha + beta)
+        a, b, _, size_exponent, beta = values.T
+        alpha, log_a = size_exponent * self.slope, np.log(a) - size_exponent * self.start
+        return np.asarray((np.log(b) - log_a + np.log(beta / alpha)) / (alpha + beta))
 
-    def losses(self, law: Law, theta: Floats) -> Floats:
-        """Of surfaces theta at the sampled points, [K, n]."""
-        return np.exp(law.log_loss(theta, self.log_n(self.x), self.x))
+    def losses(self, values: Floats) -> Floats:
+        """Of surfaces at the sampled points, [K, n]."""
+        return CHINCHILLA.losses(values, {"params": np.exp(self.log_n(self.x)), "tokens": np.exp(self.x)})
 
-    def bias(self, law: Law, theta: Floats) -> Floats:
-        """How far in ln D the parabola over these samples of surfaces theta misses their minimum, [K]."""
-        return self.vertex(self.losses(law, theta)) - self.optimum(theta)
+    def bias(self, values: Floats) -> Floats:
+        """How far in ln D the parabola over these samples of surfaces misses their minimum, [K]."""
+        return self.vertex(self.losses(values)) - self.optimum(values)
 
 
 def sample(observations: Observations, slice_: Slice) -> Sampled:

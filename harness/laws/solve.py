@@ -1,61 +1,179 @@
-"""From observations to the optimum of one law: centring, bounds, starts, polish, weak prior."""
+"""From rows to the optimum of one form: surface, bounds, starts, polish, weak prior."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
 
 import numpy as np
 
-from harness.errors import CannotAnswer
-from harness.laws.config import LawConfig, LawName
-from harness.laws.expansion import Flags
-from harness.laws.newton import Minimum, Problem, minimise, objective
-from harness.laws.observations import Observations
-from harness.laws.start import starts
-from harness.laws.surfaces import ALPHA, BETA, LOG_E, Floats, Law, build_law, shifted
+from harness.errors import CannotAnswer, WrongInput
+from harness.laws.expansion import Expansion, Target, expand_curved
+from harness.laws.forms.form import Form, RowNumbers, Rows, gradient
+from harness.laws.newton import FIRST_DELTA, Minimum, Problem, minimise, objective
+from harness.laws.surfaces import Flags, Floats, Surface
 
-SMALLEST_FLOOR = 1e-4
-"""E is bounded below by this share of the smallest loss: further down it no longer moves any figure."""
+RACE_ITERATIONS, FINALISTS = 15, 4
+"""The best starts run a few iterations, the first of them to convergence; measured: one start in ten is
+slow to converge, and the best one alone nearly always arrives."""
 
-EXPONENT_BOUNDS = (0.01, 3.0)
-POWER_BOUNDS = (0.05, 3.0)
-AMPLITUDE_BOUND = 20.0
-"""Of ln A and ln B at the centre of the rows, where the terms are of the order of the loss."""
+STARTS_AT_ONCE = 128
+STEP = 1e-4
+"""Of the central differences of the analytic gradient; the objective itself needs no second derivative."""
 
-POLISHED_STARTS, RACE_ITERATIONS, FINALISTS = 8, 10, 2
-"""The best starts of the grid race for a few iterations and the first two go on to convergence; measured:
-one start in ten is slow to converge, and the best one alone nearly always arrives."""
 
-WEAK_PRIORS = {
-    LawName.chinchilla: {ALPHA: (0.33, 0.06), BETA: (0.33, 0.06)},
-    LawName.skaling: {ALPHA: (0.38, 0.08), BETA: (0.38, 0.08), 5: (0.55, 0.2)},
-}
-"""Mean and standard deviation by column of theta. Source: the prototype over 59 public 8x cases in the
-project's issue on forecasts; they span published exponents, such as .34/.28, .35/.37 and .45/.45."""
+class Response(Enum):
+    """What the residual is taken of: ln L, L itself, or ln(1 + L)."""
+
+    log = "ln L"
+    loss = "L"
+    log1p = "ln(1 + L)"
 
 
 @dataclass(frozen=True)
-class Solution:
-    """The optimum [1, p] in centred coordinates u - centre[0], v - centre[1]."""
+class Objective:
+    """The summed Huber loss of residuals of `response`; least squares for an infinite `delta`.
 
-    law: Law
-    problem: Problem
-    theta: Floats
-    centre: tuple[float, float]
-    objective: float
-    residual: Floats
-    converged: bool
+    `fixed` holds parameters at given natural values; `weak_prior` adds the form's own, weighed against
+    the data by the plain fit's noise.
+    """
+
+    response: Response = Response.log
+    delta: float = 1e-3
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    weak_prior: bool = False
+
+
+def respond(response: Response, loss: Floats) -> tuple[Floats, Floats]:
+    """The response and its derivative by the loss."""
+    match response:
+        case Response.log:
+            return np.log(loss), 1 / loss
+        case Response.loss:
+            return loss, np.ones_like(loss)
+        case Response.log1p:
+            return np.log1p(loss), 1 / (1 + loss)
+
+
+@dataclass(frozen=True)
+class FormSurface:
+    """Any form on given rows. Theta is the logarithm of the logarithmic parameters; the second derivatives
+    are differences of the gradient."""
+
+    form: Form
+    rows: Rows
+    kind: Response
+
+    def to_values(self, theta: Floats) -> Floats:
+        return np.where(self._logs, np.exp(np.where(self._logs, theta, 0.0)), theta)
+
+    def to_theta(self, values: Floats) -> Floats:
+        return np.where(self._logs, np.log(np.where(self._logs, values, 1.0)), values)
+
+    def bounds(self, smallest: float) -> tuple[Floats, Floats]:
+        low, high = np.array([(p.low, p.high) for p in self.form.parameters]).T
+        scale = np.array([smallest if p.floor else 1.0 for p in self.form.parameters])
+        return self.to_theta(low * scale), self.to_theta(high * scale)
+
+    def response(self, theta: Floats) -> Floats:
+        return respond(self.kind, self.form.losses(self.to_values(theta), self.rows))[0]
+
+    def gradient(self, theta: Floats) -> tuple[Floats, Floats]:
+        values = self.to_values(theta)
+        loss, jacobian = gradient(self.form, values, self.rows)
+        response, slope = respond(self.kind, loss)
+        return response, jacobian * np.where(self._logs, values, 1.0)[:, None, :] * slope[:, :, None]
+
+    def expand(self, theta: Floats, target: Target) -> Expansion:
+        return expand_curved(self, theta, target)
+
+    def curvature(self, theta: Floats, scores: Floats) -> Floats:
+        """The score-weighted sum over rows of the second derivatives of the response, [K, p, p]."""
+        if not self.form.second_derivatives:
+            return np.zeros((len(theta), theta.shape[1], theta.shape[1]))
+
+        def score_gradient(at: Floats) -> Floats:
+            return np.einsum("kn,knp->kp", scores, self.gradient(at)[1])
+
+        columns = []
+        for i in range(theta.shape[1]):
+            step = np.zeros_like(theta)
+            step[:, i] = STEP * np.maximum(1.0, np.abs(theta[:, i]))
+            rise = score_gradient(theta + step) - score_gradient(theta - step)
+            columns.append(rise / 2 / step[:, i, None])
+        total = np.stack(columns, axis=-1)
+        return 0.5 * (total + np.swapaxes(total, 1, 2))
 
     @property
-    def raw_theta(self) -> Floats:
-        """[1, p] in the coordinates ln N, ln D."""
-        return shifted(self.theta, *self.centre)
+    def _logs(self) -> Flags:
+        return np.array([parameter.log for parameter in self.form.parameters])
+
+
+def initialisation(form: Form) -> str:
+    """In words, how the optimum was looked for."""
+    return (
+        "a fixed grid of the form's own starts, amplitudes by non-negative least squares; "
+        f"the best {form.raced} run {RACE_ITERATIONS} iterations, the first {FINALISTS} to convergence"
+    )
+
+
+def surface_of(form: Form, rows: Rows, how: Objective) -> Surface:
+    """The form's own surface for ln L with every parameter free, whose coordinates may be centred."""
+    if form.surface is not None and how.response is Response.log and not how.fixed:
+        return form.surface(rows)
+    return FormSurface(form, rows, how.response)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """The optimum theta [p] with its problem and the rows that entered; `used` are their numbers in the
+    input, `runs` [n] numbers the run each belongs to. `residual` [n] is fitted minus observed ln L,
+    whatever the response."""
+
+    form: Form
+    how: Objective
+    problem: Problem
+    rows: Rows
+    loss: Floats
+    theta: Floats
+    objective: float
+    converged: bool
+    used: RowNumbers
+    residual: Floats
+    runs: RowNumbers | None = None
+
+    @property
+    def values(self) -> Floats:
+        """Natural parameters [p]."""
+        return self.problem.surface.to_values(self.theta[None])[0]
+
+    @property
+    def count(self) -> int:
+        """How many parameters were fitted."""
+        return int(self.problem.free.sum())
+
+    @property
+    def relative_weights(self) -> Floats:
+        """The rows' weights over their mean, [n]."""
+        weights = self.problem.weights[0]
+        return np.asarray(weights / weights.mean())
+
+    @property
+    def response_residual(self) -> Floats:
+        """[n] in the response the fit was made in."""
+        return np.asarray(self.problem.surface.response(self.theta[None])[0] - self.problem.y[0])
 
     @property
     def scale(self) -> float:
-        """Robust residual standard deviation in log loss; see `robust_scale`."""
-        return robust_scale(self.residual, self.theta.shape[1])
+        """Robust residual standard deviation in log loss of a row of mean weight; see `robust_scale`."""
+        return robust_scale(self.residual * np.sqrt(self.relative_weights), self.count)
+
+    @property
+    def response_scale(self) -> float:
+        """The same in the response."""
+        return robust_scale(self.response_residual * np.sqrt(self.relative_weights), self.count)
 
 
 def robust_scale(residual: Floats, n_parameters: int) -> float:
@@ -68,99 +186,145 @@ def robust_scale(residual: Floats, n_parameters: int) -> float:
     return 1.4826 * float(np.median(np.sort(np.abs(residual))[-free:]))
 
 
-def likelihood_scale(residual: Floats, delta: float, n_parameters: int) -> float:
+def likelihood_scale(solution: Solution) -> float:
     """What turns a difference of summed Huber losses into half a chi-square: E psi^2 / E psi'.
 
     The mean square of psi is measured (n - p); the share of residuals within delta is that of a normal
     distribution of the robust scale, because counting them is too noisy on a few rows.
     """
-    free = max(len(residual) - n_parameters, 1)
-    psi_squared = float((np.clip(residual, -delta, delta) ** 2).sum()) / free
-    scale = robust_scale(residual, n_parameters)
-    if scale == 0.0 or math.isinf(delta):
-        return psi_squared
-    return psi_squared / math.erf(delta / scale / math.sqrt(2))
+    residual, delta = solution.response_residual, solution.problem.delta
+    weights = solution.problem.weights[0]
+    free = max(len(residual) - solution.count, 1)
+    psi_squared = float(((weights * np.clip(residual, -delta, delta)) ** 2).sum()) / free
+    root, scale = np.sqrt(solution.relative_weights), solution.response_scale
+    bend = float(weights.mean())
+    if scale > 0 and math.isfinite(delta):
+        reach = delta * root / scale / math.sqrt(2)
+        bend = float((weights * [math.erf(x) for x in reach]).mean())
+    return psi_squared / bend
 
 
-def bounds(law: Law, y: Floats) -> tuple[Floats, Floats]:
-    """Lower and upper bounds of theta [p] in centred coordinates."""
-    floor = float(y.min())
-    lower = [-AMPLITUDE_BOUND, -AMPLITUDE_BOUND, floor + math.log(SMALLEST_FLOOR)]
-    upper = [AMPLITUDE_BOUND, AMPLITUDE_BOUND, floor]
-    shapes = len(law.parameters) - BETA - 1
-    lower += [EXPONENT_BOUNDS[0]] * 2 + [POWER_BOUNDS[0]] * shapes
-    upper += [EXPONENT_BOUNDS[1]] * 2 + [POWER_BOUNDS[1]] * shapes
-    return np.array(lower), np.array(upper)
+def solve_form(
+    form: Form,
+    given: Mapping[str, object],
+    loss: Floats,
+    how: Objective,
+    weights: Floats | None = None,
+    runs: RowNumbers | None = None,
+) -> Solution:
+    """The global optimum as far as a deterministic grid of starts can tell.
 
+    `weights` multiply the rows' losses; `runs` numbers the run of each row, for resampling whole runs.
 
-def at_lower_floor(problem: Problem, theta: Floats) -> Flags:
-    """Whether E sits at its lower bound, [K]."""
-    return np.asarray(theta[:, LOG_E] < problem.lower[..., LOG_E] + 0.01)
-
-
-def solve(observations: Observations, config: LawConfig) -> Solution:
-    """The global optimum as far as a grid of starts can tell. Deterministic.
-
-    Raises CannotAnswer when there are not more rows than parameters.
+    Raises CannotAnswer for too few rows, or rows that are not positive finite numbers, WrongInput for a
+    missing column or an unknown held parameter.
     """
-    law = build_law(config.name)
-    count = len(law.parameters)
-    if len(observations) < count + 1:
+    if unknown := sorted(set(how.fixed) - set(form.names)):
+        raise WrongInput(f"{form.name} has no parameter {', '.join(unknown)}")
+    rows, weight = form.rows(given), np.ones(len(loss)) if weights is None else weights
+    refuse_unusable(form, {**rows, "weight": weight}, loss)
+    used = form.keep(rows, loss)
+    rows, loss = {name: column[used] for name, column in rows.items()}, loss[used]
+    free = len(form.parameters) - len(how.fixed)
+    if len(loss) < free + 1:
         raise CannotAnswer(
-            f"{len(observations)} usable runs cannot determine the {count} parameters of {law.name.value}; "
-            f"at least {count + 1} are needed"
+            f"{len(loss)} usable rows cannot determine the {free} free parameters of {form.name}; "
+            f"at least {free + 1} are needed"
         )
-    u, v, y = np.log(observations.params), np.log(observations.tokens), np.log(observations.loss)
-    centre = (float(u.mean()), float(v.mean()))
-    lower, upper = bounds(law, y)
-    problem = Problem(
-        law=law,
-        u=u - centre[0],
-        v=v - centre[1],
-        y=y[None],
-        weights=np.ones((1, len(y))),
-        delta=config.effective_delta,
+    problem = problem_of(form, rows, loss, weight[used], how)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
+        starts = problem.surface.to_theta(form.starts(rows, loss))
+        minimum = best_of_starts(problem, starts, form.raced)
+        if minimum is None:
+            raise CannotAnswer(f"{form.name} finds no starting point on these rows; vary its columns more")
+        solution = solution_of(form, how, problem, rows, loss, minimum, used)
+        solution = with_prior(solution, starts) if how.weak_prior else solution
+    return replace(solution, runs=None if runs is None else runs[used])
+
+
+def refuse_unusable(form: Form, rows: Rows, loss: Floats) -> None:
+    for name, column in (*rows.items(), ("loss", loss)):
+        if column.shape != loss.shape:
+            raise CannotAnswer(f"{form.name}: {name} has {len(column)} rows, the loss {len(loss)}")
+        bad = int((~(np.isfinite(column) & ((column > 0) | (name in form.signed)))).sum())
+        if bad:
+            raise CannotAnswer(f"{form.name}: {name} is not a positive number on {bad} of {len(loss)} rows")
+
+
+def problem_of(form: Form, rows: Rows, loss: Floats, weights: Floats, how: Objective) -> Problem:
+    surface = surface_of(form, rows, how)
+    lower, upper = surface.bounds(float(loss.min()))
+    for name, value in how.fixed.items():
+        at = form.names.index(name)
+        log = form.parameters[at].log
+        lower[at] = upper[at] = np.log(value) if log else value
+    zeros = np.zeros(len(form.parameters))
+    return Problem(
+        surface=surface,
+        y=respond(how.response, loss)[0][None],
+        weights=weights[None],
+        delta=how.delta,
         lower=lower,
         upper=upper,
-        prior_mean=np.zeros(count),
-        prior_precision=np.zeros(count),
+        prior_mean=zeros,
+        prior_precision=zeros,
     )
-    solution = best_of_starts(problem, centre)
-    return with_prior(solution, config.name) if config.weak_prior else solution
 
 
-def best_of_starts(problem: Problem, centre: tuple[float, float]) -> Solution:
-    found = starts(problem.law, problem.u, problem.v, problem.y[0], problem.delta)
-    found = np.clip(found, problem.lower, problem.upper)
-    order = np.argsort(objective(problem, found), kind="stable")[:POLISHED_STARTS]
-    first = minimise(problem, found[order], iterations=RACE_ITERATIONS)
+def best_of_starts(problem: Problem, starts: Floats, raced: int) -> Minimum | None:
+    """The finalists. Starts are ranked under a wide delta, because a narrow one sees no slope from afar."""
+    starts = np.clip(starts, problem.lower, problem.upper)
+    wide = replace(problem, delta=max(problem.delta, FIRST_DELTA))
+    chunks = [starts[i : i + STARTS_AT_ONCE] for i in range(0, len(starts), STARTS_AT_ONCE)]
+    values = np.concatenate([objective(wide, chunk) for chunk in chunks]) if chunks else np.zeros(0)
+    order = np.argsort(values, kind="stable")[:raced]
+    order = order[np.isfinite(values[order])]
+    if not len(order):
+        return None
+    first = minimise(problem, starts[order], iterations=RACE_ITERATIONS)
     ahead = np.argsort(first.objective, kind="stable")[:FINALISTS]
-    return pick(problem, minimise(problem, first.theta[ahead], first_delta=problem.delta), centre)
+    return minimise(problem, first.theta[ahead], first_delta=problem.delta, iterations=500)
 
 
-def pick(problem: Problem, minimum: Minimum, centre: tuple[float, float]) -> Solution:
+def solution_of(
+    form: Form,
+    how: Objective,
+    problem: Problem,
+    rows: Rows,
+    loss: Floats,
+    minimum: Minimum,
+    used: RowNumbers,
+) -> Solution:
     """The best of several polished starts."""
     best = int(np.argmin(minimum.objective))
-    theta = minimum.theta[best : best + 1]
-    residual = problem.law.log_loss(theta, problem.u, problem.v)[0] - problem.y[0]
+    theta = minimum.theta[best]
+    fitted = form.losses(problem.surface.to_values(theta[None]), rows)[0]
     return Solution(
-        law=problem.law,
+        form=form,
+        how=how,
         problem=problem,
+        rows=rows,
+        loss=loss,
         theta=theta,
-        centre=centre,
         objective=float(minimum.objective[best]),
-        residual=residual,
         converged=bool(minimum.converged[best]),
+        used=used,
+        residual=np.log(fitted) - np.log(loss),
     )
 
 
-def with_prior(plain: Solution, name: LawName) -> Solution:
-    """Refit with the weak prior, weighed against the data by the plain fit's own noise."""
-    scale = likelihood_scale(plain.residual, plain.problem.delta, plain.theta.shape[1])
-    mean, precision = np.zeros(plain.theta.shape[1]), np.zeros(plain.theta.shape[1])
-    for column, (centre, deviation) in WEAK_PRIORS[name].items():
-        mean[column], precision[column] = centre, scale / deviation**2
-    problem = replace(plain.problem, prior_mean=mean, prior_precision=precision)
-    found = best_of_starts(problem, plain.centre)
-    warm = pick(problem, minimise(problem, plain.theta), plain.centre)
-    return min(found, warm, key=lambda s: s.objective)
+def with_prior(plain: Solution, starts: Floats) -> Solution:
+    """Refit with the form's weak prior, from the starts and from the plain optimum."""
+    scale, problem = likelihood_scale(plain), plain.problem
+    mean, precision = problem.prior_mean.copy(), problem.prior_precision.copy()
+    for name, (centre, deviation) in plain.form.weak_prior.items():
+        at = plain.form.names.index(name)
+        mean[at], precision[at] = centre, scale / deviation**2
+    problem = replace(problem, prior_mean=mean, prior_precision=precision)
+    found = [minimise(problem, plain.theta[None]), best_of_starts(problem, starts, plain.form.raced)]
+    candidates = [
+        solution_of(plain.form, plain.how, problem, plain.rows, plain.loss, minimum, plain.used)
+        for minimum in found
+        if minimum is not None
+    ]
+    return min(candidates, key=lambda s: s.objective)

@@ -22,7 +22,6 @@ from harness.laws.observations import Observations
 from harness.report.terminal import si
 
 PARAMS_TICKS = 60
-LEGEND_SIZES = 12
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,14 @@ def law_figure(observations: Observations, fit: Fit, bet: Bet | None) -> str:
     """Loss against compute: the runs, the fitted law at each size, the bet and its outcome."""
     figure, axes = new_figure()
     sizes = np.unique(observations.params)
-    every = -(-len(sizes) // LEGEND_SIZES)  # a digitised table has a size of its own a run
-    for at, (colour, size) in enumerate(zip(colours(len(sizes)), sizes, strict=True)):
-        mine, label = observations.params == size, None if at % every else si(size)
-        axes.plot(observations.flops[mine], observations.loss[mine], "o", color=colour, ms=5, label=label)
+    for colour, size in zip(colours(len(sizes)), sizes, strict=True):
+        mine = observations.params == size
+        axes.plot(observations.flops[mine], observations.loss[mine], "o", color=colour, ms=5, label=si(size))
         per_token = float(np.median(observations.flops[mine] / observations.tokens[mine]))
         tokens = np.geomspace(observations.tokens[mine].min(), observations.tokens.max() * 2, PARAMS_TICKS)
-        losses = [fit.predict(float(size), float(d)) for d in tokens]
+        losses = fit.predict(
+            {"params": np.full(len(tokens), size), "tokens": tokens, "flops": tokens * per_token}
+        )
         axes.plot(tokens * per_token, losses, "-", color=colour, lw=1, alpha=0.7)
     if bet is not None:
         low, high = bet.interval
@@ -70,7 +70,7 @@ def residual_figure(observations: Observations, fit: Fit) -> str:
     sizes = np.unique(observations.params)
     for colour, size in zip(colours(len(sizes)), sizes, strict=True):
         mine = np.flatnonzero(observations.params == size)
-        fitted = [fit.predict(float(size), float(observations.tokens[i])) for i in mine]
+        fitted = fit.predict(observations.subset(observations.params == size).columns)
         axes.plot(
             observations.flops[mine], 100 * (observations.loss[mine] / fitted - 1), "o", color=colour, ms=5
         )

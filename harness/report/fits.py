@@ -22,15 +22,18 @@ def print_fit(result: dict[str, Any]) -> None:
     intervals = result["intervals"]
     rows = [(name, f"{value:.6g}", span(intervals.get(name))) for name, value in result["params"].items()]
     rows.append(("exponent a", number(result["exponent_a"]), span(intervals.get("exponent_a"))))
-    level = f"{result['bootstrap']['level']:.0%} interval" if result["bootstrap"] else "interval"
+    level = f"{result['level']:.0%} interval ({result['interval_method']})"
     print_table(f"{result['law']}: {result['status']}", ("parameter", "value", level), rows)
     if result["optimum"]:
         optima = [optimum_row(o) for o in result["optimum"]]
         counted = result["conventions"]["flops_of_optimum"]
         print_table(f"compute-optimal allocation, FLOPs {counted}", OPTIMUM, optima)
     for point in result.get("frontier", ()):
-        loss = f"{point['loss']:.4f}, interval {span(point['interval'])}"
+        loss = f"{point['loss']:.4f}, interval {span(loss_of(point['interval']))}"
         print_lines(f"best loss at {point['flops']:.3g} FLOPs: {loss}")
+    if result["predictions"]:
+        rows = [prediction_row(point) for point in result["predictions"]]
+        print_table("the loss at", ("params", "tokens", "loss", "loss interval", "of one run"), rows)
     conventions = ", ".join(f"{name}: {value}" for name, value in result["conventions"].items())
     print_lines(
         f"{result['n']} runs, objective {result['objective']:.8g}, "
@@ -41,18 +44,31 @@ def print_fit(result: dict[str, Any]) -> None:
     )
 
 
-OPTIMUM = ("FLOPs", "params", "tokens", "tokens/param", "loss", "loss interval")
+OPTIMUM = ("FLOPs", "params", "tokens", "tokens/param", "loss", "loss interval", "of one run")
+
+
+def loss_of(interval: dict[str, Any] | None, name: str = "loss") -> Sequence[float | None] | None:
+    return interval[name] if interval else None
+
+
+def prediction_row(point: dict[str, Any]) -> tuple[str, ...]:
+    spans = (span(loss_of(point["interval"], name)) for name in ("loss", "loss_one_run"))
+    return (si(point["params"]), si(point["tokens"]), f"{point['loss']:.4f}", *spans)
 
 
 def optimum_row(optimum: dict[str, Any]) -> tuple[str, ...]:
+    flops = f"{optimum['flops']:.3g}"
+    if optimum["params"] is None:
+        return (flops, *["-"] * (len(OPTIMUM) - 1))
     interval = optimum["interval"]
     return (
-        f"{optimum['flops']:.3g}",
+        flops,
         si(optimum["params"]),
         si(optimum["tokens"]),
         f"{optimum['tokens_per_param']:.3g}",
         f"{optimum['loss']:.4f}",
-        span(interval["loss"] if interval else None),
+        span(loss_of(interval)),
+        span(loss_of(interval, "loss_one_run")),
     )
 
 

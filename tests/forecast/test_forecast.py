@@ -136,7 +136,7 @@ def test_the_other_convention_of_n_widens_the_interval_and_leaves_the_point(hone
 def test_wrong_questions():
     with pytest.raises(WrongInput, match=r"target\.tokens must be a positive number"):
         Target(params=1e6, tokens=-1)
-    with pytest.raises(CannotAnswer, match="usable runs cannot determine"):
+    with pytest.raises(CannotAnswer, match="usable rows cannot determine"):
         predict(planted_sweep(0, 0.0).subset(np.arange(20) < 5), TARGET, CONFIG)
     hashed = planted_sweep(0, 0.01)
     hashed = Observations(**{**vars(hashed), "corpus_hashes": ("c" * 64,) * 20})

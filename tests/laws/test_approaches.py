@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness.laws.approaches import Answer, compare, comparison_budgets, unanswered
-from harness.laws.bootstrap import fit_json
 from harness.laws.config import FitConfig
 from harness.laws.fit import FitStatus, fit_law
+from harness.laws.intervals import fit_json
 from harness.laws.observations import Observations
 
 from ..public_data import planted_sweep, public_table
@@ -86,11 +86,12 @@ def test_a_grid_of_sizes_and_tokens_has_an_envelope_and_a_law():
 
 
 def test_a_law_of_compute_alone_allocates_nothing():
+    from harness.laws.fit import fit_observed
     from harness.laws.forms.catalogue import FORMS
-    from harness.laws.forms.observed import fit_observed, form_json
+    from harness.laws.intervals import fit_json
 
     rows, config = isoflop_design(EPOCH, 6, 9), FitConfig(bootstraps=20)
-    law = form_json(rows, fit_observed(rows, FORMS["frontier"], config.law), config)
+    law = fit_json(rows, fit_observed(rows, FORMS["frontier"], config.law), config)
     third = compare(rows, law, config, [1e22])[2]
     assert third.reasons[-1] == "frontier allocates no budget"
 

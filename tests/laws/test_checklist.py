@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.laws.alternatives import fit_with
 from harness.laws.checklist import Item, checklist, checklist_json
 from harness.laws.config import FitConfig, LawConfig, LawName, LossFunction, ParamsKind, Resampling
+from harness.laws.fit import fit_law
 from harness.laws.observations import Observations
 from harness.runs import Skipped
 
@@ -41,7 +41,7 @@ def doubled(rows: Observations) -> Observations:
 
 
 def answers(rows: Observations, config: FitConfig, columns: dict[str, list[str]]) -> dict[str, Item]:
-    fit = fit_with(rows, config.law)
+    fit = fit_law(rows, config.law)
     return {item.question: item for item in checklist(rows, fit, config, columns, ["loss<5"])}
 
 
@@ -61,11 +61,11 @@ def test_answers_follow_the_settings(rows):
     asked = FitConfig(law=law, bootstraps=77, resampling=Resampling.residuals, seed=5, level=0.8)
     usual = answers(rows, FitConfig(), {})
     found = answers(replace(rows, params_kind=ParamsKind.body_and_head), asked, {})
-    assert found["form"].answer.startswith("L = (A/N^a + B/D^b)^k + E")
+    assert found["form"].answer.startswith("L = (A/N^alpha + B/D^beta)^k + E")
     assert found["parameters fitted"].answer.startswith("A, B, E, alpha, beta, k")
     assert "delta 0.02" in found["objective"].answer
     assert found["prior on the exponents"].answer == "normal, 0.38 +- 0.08, 0.38 +- 0.08, 0.55 +- 0.2"
-    assert found["initialisation"].answer.startswith("363 starts")
+    assert found["initialisation"].answer.startswith("a fixed grid of the form's own starts")
     assert found["uncertainty"].answer == "80% percentile intervals of 77 bootstraps of residuals, seed 5"
     assert found["how N is counted"].answer.startswith("body_and_head: without the input embedding")
     for question in ("form", "objective", "prior on the exponents", "uncertainty", "how N is counted"):
@@ -109,7 +109,7 @@ def test_one_learning_rate_a_cell_is_no_evidence_of_tuning(rows):
 
 
 def test_json_lists_what_is_open(rows):
-    fit = fit_with(rows, LawConfig())
+    fit = fit_law(rows, LawConfig())
     items = checklist(rows, fit, FitConfig(), {"optimizer": ["adamw"] * len(rows)})
     result = checklist_json(items)
     assert set(result) == {"form", "training setup", "data extraction", "fitting", "unknown"}

@@ -169,7 +169,7 @@ def test_slices_are_flagged():
     ids=["one budget", "narrow", "few points", "largest", "smallest"],
 )
 def test_designs_that_cannot_answer_say_why(rows, words):
-    found = fit_isoflop(rows, FitConfig(bootstraps=10))
+    found = fit_isoflop(rows, FitConfig(bootstraps=20))
     assert found.corrected is None and found.raw is None
     for word in words:
         assert word in found.reasons[0]
@@ -178,7 +178,7 @@ def test_designs_that_cannot_answer_say_why(rows, words):
 def test_scattered_budgets_are_no_slices():
     rows = isoflop_design(EPOCH, 4, 5)
     scattered = replace(rows, flops=np.geomspace(1e17, 1e21, len(rows)))
-    found = fit_isoflop(scattered, FitConfig(bootstraps=10))
+    found = fit_isoflop(scattered, FitConfig(bootstraps=20))
     assert "there are no isoFLOP slices" in found.reasons[0]
 
 
@@ -190,7 +190,7 @@ def test_a_bias_that_cannot_be_known_is_refused():
 
 
 def test_a_rectangular_grid_has_no_slices_to_speak_of():
-    assert fit_isoflop(planted_sweep(0, 0.0), FitConfig(bootstraps=10)).reasons
+    assert fit_isoflop(planted_sweep(0, 0.0), FitConfig(bootstraps=20)).reasons
 
 
 def test_intervals_of_the_exponent_hold_the_truth_as_often_as_they_say():

@@ -21,10 +21,10 @@ from harness.laws.counting import (
     total_params,
 )
 from harness.laws.envelope import Envelope, fit_envelope
+from harness.laws.fit import fit_form
 from harness.laws.forms.chinchilla import CHINCHILLA
-from harness.laws.forms.fit import fit_form
-from harness.laws.forms.solve import Objective, Response
 from harness.laws.observations import FLOPS_GIVEN, Observations, Row, collect
+from harness.laws.solve import Objective, Response
 from harness.laws.sources.files import read_table
 from harness.laws.surfaces import Floats
 from harness.laws.tables import observations_from_table

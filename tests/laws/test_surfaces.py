@@ -7,19 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.laws.config import LawName
-from harness.laws.newton import Problem, expand, objective
-from harness.laws.surfaces import (
-    Chinchilla,
-    Law,
-    build_law,
-    exponent_a,
-    optimum_6nd,
-    optimum_exact,
-    shifted,
-    to_params,
-    to_theta,
-)
+from harness.laws.conventions import Curve, TokenCost
+from harness.laws.forms.chinchilla import CHINCHILLA
+from harness.laws.forms.form import Form, predict
+from harness.laws.forms.optimum import allocate, exponent_a, optimum
+from harness.laws.forms.skaling import SKALING
+from harness.laws.newton import Problem, Pull, expand, minimise
+from harness.laws.solve import FormSurface, Response
 
 EPOCH = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
 UNROUNDED = {
@@ -48,96 +42,100 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("flops", "params", "n", "d", "ratio", "loss"), PUBLISHED)
 def test_optimum_reproduces_published_allocations(flops, params, n, d, ratio, loss):
-    law = Chinchilla()
-    theta = to_theta(law, params)[None]
-    log_n, log_d = optimum_6nd(theta, flops)
-    assert np.exp(log_n[0]) == pytest.approx(n, rel=6e-5)
-    assert np.exp(log_d[0]) == pytest.approx(d, rel=6e-5)
-    assert np.exp(log_d - log_n)[0] == pytest.approx(ratio, abs=6e-3)
-    assert np.exp(law.log_loss(theta, log_n, log_d))[0, 0] == pytest.approx(loss, abs=6e-6)
+    found = optimum(CHINCHILLA, params, flops)
+    assert found == pytest.approx((n, d), rel=6e-5)
+    assert found[1] / found[0] == pytest.approx(ratio, abs=6e-3)
+    at = {"params": found[0], "tokens": found[1]}
+    assert predict(CHINCHILLA, params, at)[0] == pytest.approx(loss, abs=6e-6)
 
 
-def test_numeric_optimum_agrees_with_the_closed_form_and_moves_with_the_cost():
-    law = Chinchilla()
-    theta = np.stack([to_theta(law, EPOCH), to_theta(law, ROUNDED)])
-    exact = optimum_exact(law, theta, 1e20, lambda n: 6 * n, (1e7, 1e11))
-    assert np.allclose(exact, optimum_6nd(theta, 1e20), atol=1e-4)
-    overhead = optimum_exact(law, theta, 1e20, lambda n: 6 * n + 1e9, (1e7, 1e11))
-    assert (np.exp(overhead[1]) < np.exp(exact[1])).all()
+def test_searched_optimum_agrees_with_the_closed_form_and_moves_with_the_cost():
+    values = np.stack([CHINCHILLA.values(EPOCH), CHINCHILLA.values(ROUNDED)])
+    closed = allocate(CHINCHILLA, values, 1e20)
+    searched = allocate(replace(CHINCHILLA, allocation=None), values, 1e20)
+    assert np.allclose(searched, closed, atol=1e-6)
+    # Half as dear again at 1e8 parameters as 6 N, and less so above.
+    dearer = TokenCost("dearer", Curve(6.0, 1.0, (np.log(1e8),), (np.log(3.0),), -0.5))
+    assert (allocate(CHINCHILLA, values, 1e20, cost=dearer)[1] < closed[1]).all()
 
 
-def law_cases() -> list[tuple[Law, np.ndarray]]:
-    base = np.array([[0.1, -0.3, 0.4, 0.3, 0.4], [-0.5, 0.2, -0.8, 0.5, 0.25]])
-    return [
-        (build_law(LawName.chinchilla), base),
-        (build_law(LawName.skaling), np.column_stack([base, [0.6, 1.3]])),
-    ]
+CASES = [
+    (CHINCHILLA, np.array([[60.0, 300.0, 1.6, 0.35, 0.36], [9e3, 20.0, 0.9, 0.6, 0.2]])),
+    (SKALING, np.array([[900.0, 3e4, 1.6, 0.55, 0.5, 0.6], [60.0, 300.0, 0.9, 0.3, 0.36, 1.3]])),
+]
 
 
-@pytest.mark.parametrize(("law", "theta"), law_cases(), ids=["chinchilla", "skaling"])
-@pytest.mark.parametrize("delta", [0.05, np.inf])
-def test_gradient_and_hessian_against_finite_differences(law, theta, delta):
+def rows_of(count: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(3)
-    u, v, y = rng.normal(size=(3, 20))
-    p = theta.shape[1]
+    return {"params": np.exp(rng.normal(14, 1, count)), "tokens": np.exp(rng.normal(18, 1, count))}
+
+
+@pytest.mark.parametrize(("form", "values"), CASES, ids=["chinchilla", "skaling"])
+@pytest.mark.parametrize("delta", [0.05, np.inf])
+def test_gradient_and_hessian_against_finite_differences(form: Form, values, delta):
+    rows, rng = rows_of(20), np.random.default_rng(3)
+    surface, p = form.surface(rows), len(form.parameters)
+    theta = surface.to_theta(values)
+    pull = Pull(
+        value=lambda t: t @ np.arange(p),
+        slope=lambda t: np.tile(np.arange(p, dtype=float), (len(t), 1)),
+        target=np.array([0.5, 2.0]),
+        strength=np.array([3.0, 0.2]),
+    )
     problem = Problem(
-        law=law,
-        u=u,
-        v=v,
-        y=0.3 * y[None],
+        surface=surface,
+        y=0.3 * rng.normal(size=(1, 20)),
         weights=rng.uniform(0.5, 2, (1, 20)),
         delta=delta,
-        lower=np.full(p, -9.0),
-        upper=np.full(p, 9.0),
+        lower=np.full(p, -90.0),
+        upper=np.full(p, 90.0),
         prior_mean=np.full(p, 0.2),
         prior_precision=np.full(p, 0.7),
+        pull=pull,
     )
     here = expand(problem, theta)
-    assert np.allclose(here.value, objective(problem, theta), rtol=1e-13)
     for j, step in enumerate(1e-6 * np.eye(p)):
-        slope = (objective(problem, theta + step) - objective(problem, theta - step)) / 2e-6
-        assert np.allclose(slope, here.gradient[:, j], rtol=1e-6, atol=1e-8)
-        bend = (expand(problem, theta + step).gradient - expand(problem, theta - step).gradient) / 2e-6
-        assert np.allclose(bend, here.hessian[:, :, j], rtol=1e-5, atol=1e-6)
+        ahead, behind = expand(problem, theta + step), expand(problem, theta - step)
+        slope = (ahead.value - behind.value) / 2e-6
+        assert np.allclose(slope, here.gradient[:, j], rtol=1e-6, atol=1e-6)
+        bend = (ahead.gradient - behind.gradient) / 2e-6
+        assert np.allclose(bend, here.hessian[:, :, j], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("form", "values"), CASES, ids=["chinchilla", "skaling"])
+def test_centred_surface_is_the_form(form: Form, values):
+    """The exact surface in centred coordinates and the plain form agree, there and back."""
+    rows = rows_of(7)
+    centred, plain = form.surface(rows), FormSurface(form, rows, Response.log)
+    assert np.allclose(centred.to_values(centred.to_theta(values)), values, rtol=1e-12)
+    responses = [surface.response(surface.to_theta(values)) for surface in (centred, plain)]
+    assert np.allclose(*responses, rtol=1e-12)
+    for surface in (centred, plain):
+        low, high = surface.bounds(2.0)
+        assert (low < surface.to_theta(values)).all() and (surface.to_theta(values) < high).all()
 
 
 def test_skaling_with_k_of_one_is_chinchilla():
-    (chinchilla, theta), (skaling, _) = law_cases()
-    u, v = np.linspace(-1, 1, 7), np.linspace(2, -1, 7)
-    lifted = np.column_stack([theta, np.ones(2)])
-    assert np.allclose(skaling.log_loss(lifted, u, v), chinchilla.log_loss(theta, u, v))
-
-
-@pytest.mark.parametrize(("law", "theta"), law_cases(), ids=["chinchilla", "skaling"])
-def test_centring_does_not_move_the_surface(law, theta):
-    u, v = np.linspace(-1, 1, 7), np.linspace(2, -1, 7)
-    assert np.allclose(law.log_loss(shifted(theta, 3.0, 5.0), u + 3, v + 5), law.log_loss(theta, u, v))
-
-
-def test_natural_parameters_survive_the_round_trip():
-    law = Chinchilla()
-    assert to_params(law, to_theta(law, EPOCH)) == pytest.approx(EPOCH)
+    rows, values = rows_of(7), CASES[0][1]
+    lifted = np.column_stack([values, np.ones(2)])
+    assert np.allclose(SKALING.losses(lifted, rows), CHINCHILLA.losses(values, rows))
 
 
 def test_exponent_a_of_the_rounded_constants():
-    assert exponent_a(to_theta(Chinchilla(), ROUNDED)[None])[0] == pytest.approx(0.28 / 0.62)
+    values = CHINCHILLA.values(ROUNDED)[None]
+    assert exponent_a(CHINCHILLA, values, 1e20)[0] == pytest.approx(0.28 / 0.62, rel=1e-12)
 
 
 def test_a_held_parameter_stays_put():
-    law, theta = law_cases()[0]
     held = np.full(5, 0.3)
     problem = Problem(
-        law=law,
-        u=np.ones(4),
-        v=np.ones(4),
+        surface=CHINCHILLA.surface(rows_of(4)),
         y=np.ones((1, 4)),
         weights=np.ones((1, 4)),
-        delta=1.0,
+        delta=0.1,
         lower=held,
         upper=held,
         prior_mean=np.zeros(5),
         prior_precision=np.zeros(5),
     )
-    from harness.laws.newton import minimise
-
-    assert np.array_equal(minimise(replace(problem, delta=0.1), theta).theta, np.full((2, 5), 0.3))
+    assert np.array_equal(minimise(problem, np.ones((2, 5))).theta, np.full((2, 5), 0.3))

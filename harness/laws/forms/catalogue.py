@@ -1,8 +1,9 @@
-"""Every form by name. To add one: a file with its `Form`, and a line here."""
+"""Every form by name. To add one: a file with its `Form`, a line here, and its name in `LawName`."""
 
 from __future__ import annotations
 
 from harness.laws.forms.bnsl import BNSL, BNSL_TWO
+from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.forms.chinchilla_tied import CHINCHILLA_TIED
 from harness.laws.forms.farseer import FARSEER
 from harness.laws.forms.form import Form
@@ -10,8 +11,12 @@ from harness.laws.forms.frontier import FRONTIER
 from harness.laws.forms.kaplan import KAPLAN
 from harness.laws.forms.overtrain import OVERTRAIN
 from harness.laws.forms.repetition import REPETITION
+from harness.laws.forms.skaling import SKALING
 
 FORMS: dict[str, Form] = {
     form.name: form
-    for form in (CHINCHILLA_TIED, KAPLAN, FARSEER, OVERTRAIN, REPETITION, FRONTIER, BNSL, BNSL_TWO)
+    for form in (
+        *(CHINCHILLA, CHINCHILLA_TIED, SKALING, KAPLAN, FARSEER),
+        *(OVERTRAIN, REPETITION, FRONTIER, BNSL, BNSL_TWO),
+    )
 }

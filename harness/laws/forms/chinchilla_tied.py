@@ -7,6 +7,7 @@ same at every budget.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -31,11 +32,14 @@ def starts(rows: Rows, loss: Floats) -> Floats:
     return stacked(projected([(float(x),) for x in EXPONENTS], design, loss))
 
 
-def allocation(values: Floats, flops: float) -> tuple[float, float]:
+def allocation(values: Floats, flops: float) -> Floats:
     """N* = sqrt(C/6) (A/B)^(1/2 alpha), D* = sqrt(C/6) (B/A)^(1/2 alpha)."""
     a, b, _, alpha = values
-    root, ratio = math.sqrt(flops / FLOPS_PER_PARAM_TOKEN), float(a / b) ** (0.5 / float(alpha))
-    return root * ratio, root / ratio
+    return np.asarray(0.5 * (math.log(flops / FLOPS_PER_PARAM_TOKEN) + (np.log(a) - np.log(b)) / alpha))
+
+
+def rates(params: Mapping[str, float]) -> Mapping[str, float]:
+    return {"alpha": params["alpha"]}
 
 
 CHINCHILLA_TIED = Form(
@@ -45,4 +49,5 @@ CHINCHILLA_TIED = Form(
     evaluate=evaluate,
     starts=starts,
     allocation=allocation,
+    rates=rates,
 )

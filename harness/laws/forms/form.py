@@ -6,19 +6,17 @@ for K parameter vectors, and columns of n rows, so that plain arithmetic broadca
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import CannotAnswer, WrongInput
-from harness.laws.conventions import SIX_ND, SIZES, TokenCost
-from harness.laws.surfaces import Floats
+from harness.errors import WrongInput
+from harness.laws.surfaces import Floats, Surface
 
 Rows = Mapping[str, Floats]
-"""Columns by name: params, tokens, unique_tokens (counts), flops (FLOPs), each [n]."""
+"""Columns by name: params, tokens, unique_tokens (counts), flops (FLOPs), each [n] or [K, n]."""
 
 Evaluate = Callable[[Floats, Rows], tuple[Floats, Sequence[Floats]]]
 """(values [p, K, 1], rows) -> loss [K, n] and its derivative by each parameter, broadcastable to [K, n]."""
@@ -26,8 +24,8 @@ Evaluate = Callable[[Floats, Rows], tuple[Floats, Sequence[Floats]]]
 Starts = Callable[[Rows, Floats], Floats]
 """(rows, loss [n]) -> starting values [k, p]; deterministic."""
 
-Allocation = Callable[[Floats, float], tuple[float, float]]
-"""(values [p], flops) -> the params and tokens that minimise the loss under C = 6 N D."""
+Allocation = Callable[[Floats, float], Floats]
+"""(values [p, K], flops) -> ln of the params [K] that minimise the loss under C = 6 N D."""
 
 RowNumbers = npt.NDArray[np.intp]
 
@@ -71,10 +69,17 @@ def every_row(rows: Rows, loss: Floats) -> RowNumbers:
 
 @dataclass(frozen=True)
 class Form:
-    """One law. `allocation` is its closed-form optimum, None where only the numeric search exists.
+    """One law.
 
-    Columns must be positive but for the `signed` ones. Without `second_derivatives` the fit is Gauss-Newton:
-    for a form that is dear to evaluate.
+    What a form may leave out:
+    `allocation`, its closed-form optimum: without, the optimum is searched.
+    `surface`, second derivatives in closed form on given rows: without, they are differences of the
+    gradient. `second_derivatives=False` is for a form too dear for that: the fit is then Gauss-Newton.
+    `rates`, how fast the loss falls with each column at most, by name of the parameter: a learning curve
+    faster than 1/x is an artefact.
+    `weak_prior`, mean and standard deviation of some parameters.
+    `raced`, how many starts run a few iterations before the best go on.
+    Columns must be positive but for the `signed` ones.
     """
 
     name: str
@@ -83,13 +88,27 @@ class Form:
     evaluate: Evaluate
     starts: Starts
     allocation: Allocation | None = None
+    surface: Callable[[Rows], Surface] | None = None
+    second_derivatives: bool = True
+    rates: Callable[[Mapping[str, float]], Mapping[str, float]] | None = None
+    weak_prior: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
     keep: Keep = every_row
     signed: tuple[str, ...] = ()
-    second_derivatives: bool = True
+    raced: int = 24
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(parameter.name for parameter in self.parameters)
+
+    @property
+    def floor(self) -> int | None:
+        """Where the irreducible loss stands among the parameters."""
+        return next((i for i, parameter in enumerate(self.parameters) if parameter.floor), None)
+
+    @property
+    def allocates(self) -> bool:
+        """Whether it knows params and tokens apart, and so has an optimum at a budget."""
+        return {"params", "tokens"} <= set(self.columns)
 
     def values(self, params: Mapping[str, float]) -> Floats:
         """[p] in the order of `parameters`. Raises WrongInput for a missing or unknown name."""
@@ -97,74 +116,28 @@ class Form:
             raise WrongInput(f"{self.name} has the parameters {', '.join(self.names)}, not {sorted(params)}")
         return np.array([params[name] for name in self.names], dtype=float)
 
+    def named(self, values: Floats) -> dict[str, float]:
+        """Parameters by name from one vector [p]."""
+        return dict(zip(self.names, values.tolist(), strict=True))
+
     def rows(self, given: Mapping[str, object]) -> dict[str, Floats]:
         """The columns this form reads, as arrays. Raises WrongInput when one is missing."""
-        missing = [name for name in self.columns if name not in given]
+        missing = [name for name in self.columns if given.get(name) is None]
         if missing:
             raise WrongInput(f"{self.name} needs the column {', '.join(missing)}")
         return {name: np.atleast_1d(np.asarray(given[name], dtype=float)) for name in self.columns}
 
+    def losses(self, values: Floats, rows: Rows) -> Floats:
+        """The loss [K, n] for values [K, p]."""
+        return self.evaluate(values.T[:, :, None], rows)[0]
+
 
 def predict(form: Form, params: Mapping[str, float], columns: Mapping[str, object]) -> Floats:
     """The loss [n], in the unit the parameters were fitted in."""
-    loss, _ = form.evaluate(form.values(params)[:, None, None], form.rows(columns))
-    return loss[0]
+    return form.losses(form.values(params)[None], form.rows(columns))[0]
 
 
 def gradient(form: Form, values: Floats, rows: Rows) -> tuple[Floats, Floats]:
     """Loss [K, n] and its derivatives by the natural parameters [K, n, p], for values [K, p]."""
     loss, parts = form.evaluate(values.T[:, :, None], rows)
     return loss, np.stack([np.broadcast_to(part, loss.shape) for part in parts], axis=-1)
-
-
-def optimum(
-    form: Form,
-    params: Mapping[str, float],
-    flops: float,
-    given: Mapping[str, float] | None = None,
-    cost: TokenCost = SIX_ND,
-) -> tuple[float, float]:
-    """The params and tokens that minimise the loss at `flops`; a token costs what `cost` says.
-
-    `given` holds what else the form reads, such as unique_tokens. Closed form under C = 6 N D where there
-    is one, else `numeric_optimum`. Raises CannotAnswer for a form that does not know params and tokens apart.
-    """
-    if not {"params", "tokens"} <= set(form.columns):
-        raise CannotAnswer(f"{form.name} is a law of {', '.join(form.columns)}; it allocates no budget")
-    if form.allocation is not None and cost.is_6nd:
-        return form.allocation(form.values(params), flops)
-    return numeric_optimum(form, params, flops, given, cost)
-
-
-def numeric_optimum(
-    form: Form,
-    params: Mapping[str, float],
-    flops: float,
-    given: Mapping[str, float] | None = None,
-    cost: TokenCost = SIX_ND,
-) -> tuple[float, float]:
-    """The lowest valley of the loss along the budget, by repeated grids over ln N and a last parabola.
-
-    A valley, not the least value: farseer, for one, falls again at sizes that no token is left for.
-    Raises CannotAnswer when there is none between `SIZES`.
-    """
-    low, high = (math.log(size) for size in SIZES)
-
-    def losses(log_n: Floats) -> Floats:
-        others = {name: np.full(len(log_n), value) for name, value in (given or {}).items()}
-        sizes = np.exp(log_n)
-        return predict(form, params, {"params": sizes, "tokens": flops / cost.per_token(sizes), **others})
-
-    for points in (501, 51, 51):
-        grid = np.linspace(low, high, points)
-        found = losses(grid)
-        valleys = 1 + np.flatnonzero((found[1:-1] <= found[:-2]) & (found[1:-1] < found[2:]))
-        if not len(valleys):
-            raise CannotAnswer(f"{form.name} has no compute-optimal size at {flops:g} FLOPs")
-        best = int(valleys[np.argmin(found[valleys])])
-        low, high = grid[best - 1], grid[best + 1]
-    left, middle, right = (float(x) for x in losses(grid[best - 1 : best + 2]))
-    bend = left - 2 * middle + right
-    shift = 0.5 * (left - right) / bend * (grid[1] - grid[0]) if bend > 0 else 0.0
-    size = math.exp(float(grid[best]) + shift)
-    return size, flops / float(cost.per_token(np.array([size]))[0])

@@ -6,6 +6,8 @@ equal or smaller budget is better. With E = 0 it is L(C) of Kaplan et al. 2001.0
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from harness.laws.forms.form import Form, RowNumbers, Rows, amplitude, exponent, irreducible
@@ -29,6 +31,10 @@ def starts(rows: Rows, loss: Floats) -> Floats:
     return stacked(projected([(float(x),) for x in EXPONENTS], design, loss))
 
 
+def rates(params: Mapping[str, float]) -> Mapping[str, float]:
+    return {"g": params["g"]}
+
+
 def envelope(rows: Rows, loss: Floats) -> RowNumbers:
     """The runs that beat every run of equal or smaller budget, by row number."""
     order = np.lexsort((loss, rows["flops"]))
@@ -42,5 +48,6 @@ FRONTIER = Form(
     columns=("flops",),
     evaluate=evaluate,
     starts=starts,
+    rates=rates,
     keep=envelope,
 )

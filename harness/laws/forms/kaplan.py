@@ -6,6 +6,7 @@ N is without embeddings in the paper. There is no irreducible loss.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -44,12 +45,15 @@ def starts(rows: Rows, loss: Floats) -> Floats:
     return np.array(found)
 
 
-def allocation(values: Floats, flops: float) -> tuple[float, float]:
+def allocation(values: Floats, flops: float) -> Floats:
     """N* = (r N_c^r C / 6 D_c)^(1/(1+r)) with r = alpha_N/alpha_D."""
-    n_c, d_c, alpha_n, alpha_d = (float(x) for x in values)
+    n_c, d_c, alpha_n, alpha_d = values
     ratio, budget = alpha_n / alpha_d, flops / FLOPS_PER_PARAM_TOKEN
-    log_n = (np.log(ratio * budget / d_c) + ratio * np.log(n_c)) / (1 + ratio)
-    return float(np.exp(log_n)), float(budget / np.exp(log_n))
+    return np.asarray((np.log(ratio * budget) - np.log(d_c) + ratio * np.log(n_c)) / (1 + ratio))
+
+
+def rates(params: Mapping[str, float]) -> Mapping[str, float]:
+    return {name: params[name] for name in ("alpha_N", "alpha_D")}
 
 
 KAPLAN = Form(
@@ -59,4 +63,5 @@ KAPLAN = Form(
     evaluate=evaluate,
     starts=starts,
     allocation=allocation,
+    rates=rates,
 )

@@ -6,6 +6,8 @@ plain least squares of the loss (not of its logarithm) on five runs.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from harness.laws.forms import chinchilla_tied
@@ -26,11 +28,15 @@ def starts(rows: Rows, loss: Floats) -> Floats:
     return found
 
 
-def allocation(values: Floats, flops: float) -> tuple[float, float]:
+def allocation(values: Floats, flops: float) -> Floats:
     """That of the tied law with B = b 6^(-eta/2)."""
     a, b, e, eta = values
     tied = np.array([a, b * FLOPS_PER_PARAM_TOKEN ** (-eta / 2), e, eta])
     return chinchilla_tied.allocation(tied, flops)
+
+
+def rates(params: Mapping[str, float]) -> Mapping[str, float]:
+    return {"eta": params["eta"]}
 
 
 OVERTRAIN = Form(
@@ -40,4 +46,5 @@ OVERTRAIN = Form(
     evaluate=evaluate,
     starts=starts,
     allocation=allocation,
+    rates=rates,
 )

@@ -8,6 +8,7 @@ U_N uses C = 6 N D: (U G)^(beta/alpha) G, G = (alpha A / beta B)^(1/(alpha+beta)
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -54,6 +55,10 @@ def evaluate(values: Floats, rows: Rows) -> tuple[Floats, list[Floats]]:
     ]
 
 
+def rates(params: Mapping[str, float]) -> Mapping[str, float]:
+    return {name: params[name] for name in ("alpha", "beta")}
+
+
 def starts(rows: Rows, loss: Floats) -> Floats:
     """Amplitudes as if no token were repeated, crossed with what a repetition may be worth."""
 
@@ -74,4 +79,5 @@ REPETITION = Form(
     columns=("params", "tokens", "unique_tokens"),
     evaluate=evaluate,
     starts=starts,
+    rates=rates,
 )

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from harness.errors import CannotAnswer
+from harness.laws.bootstrap import finite
 from harness.laws.config import FitConfig, LawName
-from harness.laws.fit import finite
 from harness.laws.forms.form import Form
-from harness.laws.forms.solve import Objective, Response
 from harness.laws.forms.step_law import BATCH_SIZE, LEARNING_RATE
 from harness.laws.responses.resample import refit
 from harness.laws.responses.result import ResponseFit, bootstrap_json
 from harness.laws.responses.source import Source
 from harness.laws.responses.step import Step, fit_step
+from harness.laws.solve import Objective, Response
 from harness.laws.surfaces import Floats
 from harness.runs import Skipped
 

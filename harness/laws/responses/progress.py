@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.laws.bootstrap import Interval
+from harness.laws.bootstrap import Interval, finite, interval
 from harness.laws.config import FitConfig, LawName
-from harness.laws.fit import finite
 from harness.laws.forms.progress import FIRST_YEAR, PROGRESS, doubling_months
-from harness.laws.forms.resample import interval
-from harness.laws.forms.solve import Objective
 from harness.laws.responses.resample import resample
 from harness.laws.responses.result import ResponseFit, bootstrap_json
 from harness.laws.responses.source import Source
 from harness.laws.responses.step import fit_step
+from harness.laws.solve import Objective
 from harness.laws.surfaces import Floats
 
 

@@ -8,11 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness.laws.bootstrap import WARM_DELTA
+from harness.laws.bootstrap import WARM_DELTA, size_clusters
 from harness.laws.config import FitConfig, Resampling
 from harness.laws.forms.form import RowNumbers
-from harness.laws.forms.resample import size_clusters
-from harness.laws.forms.solve import to_values
 from harness.laws.newton import minimise
 from harness.laws.responses.step import Step
 from harness.laws.surfaces import Floats
@@ -21,7 +19,7 @@ from harness.laws.surfaces import Floats
 def resample(steps: Sequence[Step], config: FitConfig) -> tuple[Floats, ...]:
     """Parameters [K, p] of each step on the same `config.bootstraps` resamples of the runs.
 
-    A replicate redraws runs (`cases`), sizes of the first step (`sizes`) or residuals, and every step
+    A replicate redraws runs (`cases`, `runs`), sizes of the first step (`sizes`) or residuals; every step
     sees the same draw: what makes a run's loss high makes its accuracy low.
     """
     count, rng = config.bootstraps, np.random.default_rng(config.seed)
@@ -38,9 +36,9 @@ def resample(steps: Sequence[Step], config: FitConfig) -> tuple[Floats, ...]:
 def clusters(step: Step, resampling: Resampling) -> RowNumbers:
     """The cluster of each run of the first step. Raises CannotAnswer as `size_clusters` does."""
     runs = int(step.cluster.max()) + 1
-    if resampling is Resampling.cases:
+    if resampling is not Resampling.sizes:
         return np.arange(runs)
-    of_row = size_clusters(step.solution.rows)
+    of_row = size_clusters(step.solution)
     found = np.zeros(runs, dtype=np.intp)
     found[step.cluster] = of_row
     return found
@@ -68,7 +66,7 @@ def refit(step: Step, *, weights: Floats | None = None, targets: Floats | None =
         return np.zeros((0, len(step.params)))
     with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
         found = minimise(problem, np.repeat(step.solution.theta[None], count, axis=0), first_delta=WARM_DELTA)
-    return to_values(step.form, found.theta)
+    return problem.surface.to_values(found.theta)
 
 
 def expanded(level: float, runs: int, free: int, resampling: Resampling) -> float:

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from harness.errors import WrongInput
-from harness.laws.bootstrap import Interval
+from harness.laws.bootstrap import Interval, finite, interval
 from harness.laws.config import FitConfig, LawName, Resampling
-from harness.laws.fit import FitStatus, dropped_json, finite
+from harness.laws.fit import FitStatus, dropped_json
 from harness.laws.forms.form import Rows
-from harness.laws.forms.resample import interval
 from harness.laws.responses.resample import expanded
 from harness.laws.responses.step import Step
 from harness.laws.surfaces import Floats

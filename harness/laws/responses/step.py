@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from harness.errors import CannotAnswer
-from harness.laws.fit import FitStatus
-from harness.laws.forms.fit import DEGENERATE, boundary, conventions, doubts, standard_errors
+from harness.laws.fit import FitStatus, conventions, doubts, standard_errors
 from harness.laws.forms.form import Form, RowNumbers, predict
-from harness.laws.forms.solve import Objective, Optimised, respond, solve_form, to_values
+from harness.laws.identify import DEGENERATE, boundaries, degeneracy
+from harness.laws.solve import Objective, Solution, solve_form
 from harness.laws.surfaces import Floats
 
 LEAST_SHARE = 0.5
@@ -35,7 +34,7 @@ class Step:
     residual: Floats
     cluster: RowNumbers
     how: Objective
-    solution: Optimised
+    solution: Solution
 
     def predict(self, columns: Mapping[str, object]) -> Floats:
         """The response [n]."""
@@ -53,7 +52,7 @@ class Step:
     @property
     def conventions(self) -> dict[str, str]:
         """With the name of the quantity where a law of loss says L."""
-        said = conventions(self.how)
+        said = conventions(self.solution)
         return {**said, "response": said["response"].replace("L", self.quantity)}
 
     def to_json(self) -> dict[str, Any]:
@@ -88,15 +87,11 @@ def fit_step(
             f"{quantity} is not positive on {bad} of {len(response)} rows; leave them out: where={quantity}>0"
         )
     found = solve_form(form, rows, response, how)
-    values = to_values(form, found.theta)
-    params = {name: float(value) for name, value in zip(form.names, values, strict=True)}
-    with np.errstate(over="ignore", invalid="ignore"):
-        errors, degeneracy = standard_errors(form, found, how)
-    fitted = found.problem.law.log_loss(found.theta[None], found.problem.u, found.problem.v)[0]
-    target = respond(how.response, response[found.used])[0]
-    reasons, at_limit = ends(form, found, how, limits)
-    reasons += unexplained(form, target, target - fitted)
-    if degeneracy < DEGENERATE and not at_limit:
+    params, errors = form.named(found.values), standard_errors(found)
+    target, residual = found.problem.y[0], -found.response_residual
+    reasons, at_limit = ends(found, limits)
+    reasons += unexplained(form, target, residual)
+    if degeneracy(found) < DEGENERATE and not at_limit:
         reasons.append(f"the parameters of {form.name} cannot be told apart on these rows")
     if not found.converged:
         reasons.append(f"the minimiser of {form.name} did not converge")
@@ -108,27 +103,23 @@ def fit_step(
         notes=(*at_limit, *doubts(form, params, errors)),
         params=params,
         standard_errors=errors,
-        residual=target - fitted,
+        residual=residual,
         cluster=np.arange(len(response)) if cluster is None else cluster,
         how=how,
         solution=found,
     )
 
 
-def ends(form: Form, found: Optimised, how: Objective, limits: Sequence[str]) -> tuple[list[str], list[str]]:
+def ends(found: Solution, limits: Sequence[str]) -> tuple[list[str], list[str]]:
     """Parameters that ended on a bound: as a reason, or as a note where the bound is a limit."""
     reasons: list[str] = []
     notes: list[str] = []
-    problem = found.problem
-    bounds = zip(form.parameters, found.theta, problem.lower, problem.upper, strict=True)
-    for parameter, at, low, high in bounds:
-        if parameter.name not in how.fixed:
-            said = boundary(parameter, float(at), float(low), float(high))
-            if said and parameter.name in limits:
-                value = math.exp(at) if parameter.log else at
-                notes.append(f"{parameter.name} = {value:.3g} is the end of what it can be: not seen here")
-            else:
-                reasons.extend(said)
+    for end in boundaries(found):
+        name, value = found.form.names[end.at], found.values[end.at]
+        if name in limits:
+            notes.append(f"{name} = {value:.3g} is the end of what it can be: not seen here")
+        else:
+            reasons.append(end.reason)
     return reasons, notes
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from harness.errors import CannotAnswer, WrongInput
-from harness.laws.fit import FitStatus
+from harness.laws.fit import FitStatus, fit_form
 from harness.laws.forms.catalogue import FORMS
-from harness.laws.forms.fit import fit_form
-from harness.laws.forms.form import gradient, numeric_optimum, optimum, predict
+from harness.laws.forms.form import gradient, predict
 from harness.laws.forms.frontier import envelope
-from harness.laws.forms.solve import Objective, Response, Surface, to_theta
+from harness.laws.forms.optimum import optimum, searched
+from harness.laws.solve import FormSurface, Objective, Response
 
 PLANTED = {
+    "chinchilla": (480.0, 2100.0, 1.8, 0.35, 0.37),
+    "skaling": (480.0, 2100.0, 0.3, 0.39, 0.42, 0.49),
     "chinchilla_tied": (400.0, 1500.0, 1.8, 0.35),
     "kaplan": (6.4e13, 1.8e13, 0.076, 0.103),
     "farseer": (-0.0625, 0.13, 0.1285, 230.73, -0.1729, -1.544, -1.6656, 0.0459, 3.1333),
@@ -59,14 +62,14 @@ def test_gradient_matches_finite_differences(name):
 @pytest.mark.parametrize("response", Response)
 def test_surface_curvature_matches_finite_differences(response):
     form = FORMS["repetition"]
-    surface = Surface(form, sweep(), response)
-    theta, none = to_theta(form, np.array([PLANTED["repetition"]])), np.zeros(0)
+    surface = FormSurface(form, sweep(), response)
+    theta = surface.to_theta(np.array([PLANTED["repetition"]]))
     scores = np.random.default_rng(0).normal(size=(1, 80))
-    hessian = surface.curvature(theta, none, none, scores)[0]
+    hessian = surface.curvature(theta, scores)[0]
     step = 1e-3
     for i in range(7):
         shift = np.eye(7)[i] * step
-        ahead, here, behind = (surface.log_loss(theta + s, none, none) for s in (shift, 0 * shift, -shift))
+        ahead, here, behind = (surface.response(theta + s) for s in (shift, 0 * shift, -shift))
         second = float((scores * (ahead - 2 * here + behind)).sum()) / step**2
         assert hessian[i, i] == pytest.approx(second, rel=1e-3, abs=1e-5)
 
@@ -92,12 +95,13 @@ def test_standard_errors_cover_the_planted_values(name):
         assert abs(np.log(fit.params[label] / value)) < 4 * fit.standard_errors[label]
 
 
-@pytest.mark.parametrize("name", ["chinchilla_tied", "kaplan", "overtrain"])
+@pytest.mark.parametrize("name", ["chinchilla", "skaling", "chinchilla_tied", "kaplan", "overtrain"])
 def test_closed_form_optimum_is_the_numeric_one(name):
     form = FORMS[name]
     n, d = optimum(form, planted(name), 1e22)
     assert 6 * n * d == pytest.approx(1e22, rel=1e-12)
-    assert (n, d) == pytest.approx(numeric_optimum(form, planted(name), 1e22), rel=1e-6)
+    values = form.values(planted(name))[None]
+    assert n == pytest.approx(np.exp(searched(form, values, 1e22)[0]), rel=1e-6)
 
 
 def test_farseer_optimum_is_a_minimum():
@@ -116,7 +120,7 @@ def test_a_law_of_compute_allocates_nothing():
 def test_a_law_that_only_wants_size_has_no_optimum():
     greedy = {"A": 1e9, "B": 1e-9, "E": 1.0, "alpha": 0.3}
     with pytest.raises(CannotAnswer, match="no compute-optimal size"):
-        numeric_optimum(FORMS["chinchilla_tied"], greedy, 1e22)
+        optimum(replace(FORMS["chinchilla_tied"], allocation=None), greedy, 1e22)
 
 
 def test_envelope_keeps_the_runs_no_cheaper_run_beats():

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from harness.errors import CannotAnswer, WrongInput
+from harness.laws.bootstrap import interval
 from harness.laws.config import FitConfig, LawConfig, LossFunction, ParamsKind, Resampling
-from harness.laws.fit import FitStatus
+from harness.laws.fit import FitStatus, fit_form, fit_observed, resample_form
 from harness.laws.forms.catalogue import FORMS
-from harness.laws.forms.fit import fit_form
 from harness.laws.forms.form import predict
-from harness.laws.forms.observed import exponent_a, fit_observed, form_json
-from harness.laws.forms.resample import interval, resample_form
-from harness.laws.forms.solve import Objective
+from harness.laws.forms.optimum import exponent_a
+from harness.laws.intervals import fit_json
+from harness.laws.solve import Objective
 from harness.laws.tables import observations_from_table
 
 from ...public_data import planted_sweep, public_table
@@ -30,7 +30,7 @@ def test_tied_chinchilla_rows():
     assert fit.status is FitStatus.identified
     assert fit.n == 240
     assert 0.00101827403 < fit.objective < 0.00102218
-    assert exponent_a(fit, 1e22) == pytest.approx(0.5, abs=1e-9)
+    assert exponent_a(fit.form, fit.solution.values[None], 1e22)[0] == pytest.approx(0.5, abs=1e-9)
 
 
 def test_kaplan_misses_the_bend_of_the_chinchilla_rows():
@@ -52,7 +52,7 @@ def test_json_of_an_allocating_form():
     observations = planted_sweep(seed=0, noise=0.003, law=TIED)
     config = FitConfig(bootstraps=200)
     fit = fit_observed(observations, FORMS["chinchilla_tied"], config.law)
-    found = form_json(observations, fit, config)
+    found = fit_json(observations, fit, config)
     json.dumps(found, allow_nan=False)
     assert found["data_hash"] == observations.data_hash()
     assert found["conventions"]["params"] == ParamsKind.total.value
@@ -68,11 +68,11 @@ def test_json_of_a_law_of_compute():
     observations = planted_sweep(seed=0, noise=0.0, sizes=8, horizons=8)
     config = FitConfig(bootstraps=20)
     fit = fit_observed(observations, FORMS["frontier"], config.law)
-    found = form_json(observations, fit, config, (1e16,))
+    found = fit_json(observations, fit, config, (1e16,))
     json.dumps(found, allow_nan=False)
     assert found["optimum"] == [] and found["exponent_a"] is None
     assert found["n"] + found["left_out"] == 64
-    low, high = found["frontier"][0]["interval"]
+    low, high = found["frontier"][0]["interval"]["loss"]
     assert low <= found["frontier"][0]["loss"] <= high
 
 
@@ -92,7 +92,7 @@ def test_every_resampling(resampling):
 
 def test_sizes_that_cannot_be_resampled():
     few = planted_sweep(seed=1, noise=0.004, sizes=3, law=TIED)
-    with pytest.raises(CannotAnswer, match="at least 4, here are 3"):
+    with pytest.raises(CannotAnswer, match="at least 4 of them, here are 3"):
         resample_form(fit_observed(few, FORMS["chinchilla_tied"], LawConfig()), 5, 0, Resampling.sizes)
     rows = planted_sweep(seed=1, noise=0.0, sizes=8, horizons=8)
     with pytest.raises(CannotAnswer, match="does not see params"):

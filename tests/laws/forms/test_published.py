@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.laws.fit import FitStatus
+from harness.laws.fit import FitStatus, fit_form
 from harness.laws.forms.bnsl import bnsl
 from harness.laws.forms.catalogue import FORMS
-from harness.laws.forms.fit import fit_form
-from harness.laws.forms.form import optimum, predict
-from harness.laws.forms.solve import Objective, Response
+from harness.laws.forms.form import predict
+from harness.laws.forms.optimum import optimum
 from harness.laws.newton import huber
+from harness.laws.solve import Objective, Response
 from harness.laws.sources.files import read_table
 
 from ...public_data import public_table
@@ -110,7 +110,10 @@ def test_bnsl_before_the_break_is_not_identified():
     form = bnsl("bnsl_examples", 1, "examples")
     fit = fit_form(form, {"examples": column(rows, "dataset_size")}, column(rows, "loss"))
     assert fit.status is FitStatus.not_identified
-    assert fit.reasons == ("c1 ran to its upper bound (20)",)
+    (reason,) = fit.reasons
+    assert reason.startswith("c1 ran to its upper bound (20)")
+    assert fit.profile.parameter == "c1"
+    assert fit.profile.interval[1] is None
 
 
 # Gadre et al. 2403.08540 --------------------------------------------------------------------------------
@@ -202,7 +205,7 @@ def test_repetition_optimum():
     assert n[best] == pytest.approx(7.0224e9, rel=1e-5)
     assert 1e22 / 6 / n[best] / 25e9 == pytest.approx(9.493, abs=5e-4)
 
-    n_best, d_best = optimum(form, law, 1e22, {"unique_tokens": 25e9})
+    n_best, d_best = optimum(form, law, 1e22, given={"unique_tokens": 25e9})
     assert loss([n_best], [d_best])[0] < loss([n[best]], [1e22 / 6 / n[best]])[0]
     assert d_best == pytest.approx(2.37209e11, rel=1e-5)
     assert n_best == pytest.approx(7.02616e9, rel=1e-5)

@@ -109,7 +109,7 @@ def test_olmo_ladder_c4():
 
 
 def test_ladder_json():
-    found = ladder("mmlu_avg_test", bootstraps=5).to_json([SEVEN])
+    found = ladder("mmlu_avg_test", bootstraps=20).to_json([SEVEN])
     assert set(found["predictions"][0]) == {"params", "tokens", "accuracy", "interval"}
     assert set(found["intervals"]) == {"A", "B", "E", "alpha", "beta", "a", "k", "L0", "b"}
     assert [step["n"] for step in found["steps"]] == [16, 1401]
@@ -206,10 +206,10 @@ def test_both_steps_see_the_same_resample(tmp_path):
     """A seed gives the same intervals, and the second step's draws are those of the first: fitted apart on
     the same weights, the chained samples are the ones reported."""
     source = planted(tmp_path / "t.csv", 0.002)
-    one, again, other = (fit_downstream(source, FitConfig(bootstraps=8, seed=s)) for s in (0, 0, 1))
+    one, again, other = (fit_downstream(source, FitConfig(bootstraps=20, seed=s)) for s in (0, 0, 1))
     at = {"params": 7e9, "tokens": 4e12}
     assert one.samples(at).tolist() == again.samples(at).tolist() != other.samples(at).tolist()
-    weights = np.random.default_rng(0).multinomial(20, np.full(20, 1 / 20), size=8).astype(float)
+    weights = np.random.default_rng(0).multinomial(20, np.full(20, 1 / 20), size=20).astype(float)
     for step, drawn in zip(one.steps, one.replicates, strict=True):
         assert refit(step, weights=weights).tolist() == drawn.tolist()
 

@@ -106,7 +106,7 @@ def test_an_edge_is_said_in_valid_json(tmp_path):
         if not line.startswith("1000000000.0,2000000000.0") or float(line.split(",")[2]) in rates
     ]
     source.path.write_text("\n".join([header, *kept]))
-    found = fit_learning_rate(source, FitConfig(bootstraps=10)).to_json()
+    found = fit_learning_rate(source, FitConfig(bootstraps=20)).to_json()
     json.dumps(found, allow_nan=False)
     assert [cell["edge"] for cell in found["cells"]].count("") == 8
     assert found["dropped"][0]["names"] == ["cell 1e+09, 2e+09"]
