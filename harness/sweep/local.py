@@ -20,7 +20,7 @@ from harness.errors import WrongInput
 from harness.runs import RunDirectory, Status
 from harness.sweep.ledger import WAITING, CellState, look, survey
 from harness.sweep.plan import PlanLine, PlannedCell, create_run
-from harness.sweep.queues import registered
+from harness.sweep.queues import registered, release, reserve
 
 LOG = "log.txt"
 POLL_SECONDS = 0.5
@@ -146,24 +146,32 @@ class Queue:
             self.children.append(Child(cell, slot, start(run, slot, self.command(run))))
 
     def next_cell(self) -> PlannedCell | None:
-        """The largest cell that still waits, its run directory made; another sweep may have begun it."""
-        while self.waiting:
-            cell = self.waiting.pop(0)
+        """The largest cell that waits and that no other queue has begun or is starting, its run directory
+        made."""
+        for cell in list(self.waiting):
             self.update(cell)
-            if not self.launchable(cell):
+            if self.launchable(cell) and not self.prepared(cell):
                 continue
-            try:
-                create_run(self.root, self.lines[cell.run_id])
-            except WrongInput as error:  # one damaged run must not stop the others
-                print(error, file=sys.stderr)
-                self.states[cell.run_id] = CellState(cell, Status.damaged, note=str(error))
-                continue
-            return cell
+            self.waiting.remove(cell)
+            if self.launchable(cell):
+                return cell
         return None
+
+    def prepared(self, cell: PlannedCell) -> bool:
+        """Whether its run directory is there and reserved; a damaged one must not stop the others."""
+        try:
+            reserved = reserve(create_run(self.root, self.lines[cell.run_id]).path)
+        except WrongInput as error:
+            print(error, file=sys.stderr)
+            self.states[cell.run_id] = CellState(cell, Status.damaged, note=str(error))
+            return True
+        self.update(cell)  # another queue may have finished it since we looked
+        return reserved
 
     def reap(self) -> None:
         for child in [child for child in self.children if child.process.poll() is not None]:
             self.children.remove(child)
+            release(self.root / child.cell.run_id)
             self.update(child.cell)
 
     def refresh(self) -> None:

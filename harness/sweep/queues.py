@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.runs import Process, parse_process, this_process, write_json
+from harness.runs import Process, one_at_a_time, parse_process, this_process, write_json
 
 QUEUES = ".queues"
+STARTING, LOCK = ".starting", ".start"
 BEAT_SECONDS = 60.0
 
 
@@ -65,6 +66,27 @@ def read_queue(path: Path) -> LivingQueue | None:
     if process is None or not process.is_alive(last_sign):
         return None
     return LivingQueue(process, tuple(value.get("cells", ())))
+
+
+def reserve(run: Path) -> bool:
+    """Whether this process may start the run: no other living queue is about to.
+
+    Ownership is decided when training begins, seconds later; this spares two queues of the same order from
+    starting every cell twice for one of the two to be turned away.
+    """
+    mine = this_process()
+    with one_at_a_time(run, LOCK):
+        other = read_queue(run / STARTING)
+        if other is not None and other.process != mine:
+            return False
+        write_json(run / STARTING, asdict(mine))
+    return True
+
+
+def release(run: Path) -> None:
+    """The start is over, however it ended. Only for the process that reserved it."""
+    with contextlib.suppress(OSError):
+        (run / STARTING).unlink()
 
 
 def queued_cells(root: Path) -> set[str]:

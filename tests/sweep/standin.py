@@ -18,7 +18,7 @@ from harness.runs import RunDirectory, RunRecord, claim
 from harness.sweep.local import LauncherConfig, Queue, build_slots, own_cores
 from harness.sweep.plan import read_lines
 
-STARTS = "starts.txt"
+STARTS, REFUSALS = "starts.txt", "refusals.txt"
 BLANK = {"str": "", "int": 0, "float": 0.0, "bool": False}
 
 
@@ -33,6 +33,8 @@ def train(run: RunDirectory, seconds: float) -> int:
     try:
         attempt = claim(run)
     except CannotAnswer:
+        with (run.path / REFUSALS).open("a") as file:
+            file.write("refused\n")
         return 1
     with (run.path / STARTS).open("a") as file:
         file.write(f"{attempt.number}\n")

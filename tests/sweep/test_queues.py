@@ -50,6 +50,7 @@ def test_two_sweeps_at_once_start_every_cell_once(tmp_path):
     assert now(root) == {"done": 6}
     starts = {run.parent.name: run.read_text() for run in root.glob("*/starts.txt")}
     assert starts == dict.fromkeys("abcdef", "1\n")
+    assert list(root.glob("*/refusals.txt")) == []  # nor did they get into each other's way
     assert living_queues(root) == []
 
 
