@@ -28,6 +28,7 @@ from harness.sweep.plan import (
 from harness.sweep.queues import queued_cells
 from harness.training.cell import Cell, freeze, read_cell
 from harness.training.feasible import refuse_untrainable
+from harness.training.memory import training_bytes
 from harness.training.provenance import code_version
 
 
@@ -101,11 +102,15 @@ def described(run: RunDirectory) -> PlannedCell | None:
 def plan_lines(settings: Experiment, cells: Sequence[Cell]) -> list[PlanLine]:
     """The cells with what they will take, ready to be written."""
     speeds, code = measured_speeds(settings.folder, cells), code_version()
-    estimates = [estimate(cell.shape, cell.frozen, speeds, settings.cost) for cell in cells]
+    estimates = [estimate(cell.shape, cell_bytes(cell), cell.frozen, speeds, settings.cost) for cell in cells]
     return [
         plan_line(planned(cell, taken, code), cell.frozen)
         for cell, taken in zip(cells, estimates, strict=True)
     ]
+
+
+def cell_bytes(cell: Cell) -> int:
+    return training_bytes(cell.shape, cell.horizon.batch_sequences, cell.config.hardware.activation_gib)
 
 
 def measured_speeds(root: Path, cells: Sequence[Cell]) -> Speeds:

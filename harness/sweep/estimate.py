@@ -12,7 +12,6 @@ from typing import Any
 
 from harness.budget import Horizon
 from harness.shape import ModelShape
-from harness.training.memory import training_bytes
 
 SECONDS_PER_HOUR = 3600
 
@@ -74,13 +73,14 @@ def median_speeds(measured: Iterable[tuple[str, float]]) -> Speeds:
     return {key: statistics.median(values) for key, values in by_key.items()}
 
 
-def estimate(shape: ModelShape, frozen: Mapping[str, Any], speeds: Speeds, cost: CostConfig) -> Estimate:
-    """Of a shape and its frozen config (`harness.training.cell.Cell.frozen`)."""
+def estimate(
+    shape: ModelShape, memory_bytes: int, frozen: Mapping[str, Any], speeds: Speeds, cost: CostConfig
+) -> Estimate:
+    """Of a shape, its memory and its frozen config (`harness.training.cell.Cell.frozen`)."""
     seconds, basis = training_seconds(shape, frozen, speeds, cost)
-    batch_sequences = frozen["horizon"]["batch_sequences"]
     price = cost.price_per_device_hour
     return Estimate(
-        memory_bytes=training_bytes(shape, batch_sequences, frozen["config"]["hardware"]["activation_gib"]),
+        memory_bytes=memory_bytes,
         seconds=seconds,
         basis=basis,
         cost=None if seconds is None or price is None else seconds / SECONDS_PER_HOUR * price,

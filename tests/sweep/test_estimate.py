@@ -21,13 +21,13 @@ def frozen(**hardware: object) -> dict:
 
 
 def test_time_is_unknown_until_measured_or_stated():
-    nothing = estimate(SHAPE, frozen(peak_flops=1e12), {}, CostConfig(price_per_device_hour=2.0))
+    nothing = estimate(SHAPE, 7, frozen(peak_flops=1e12), {}, CostConfig(price_per_device_hour=2.0))
     assert (nothing.seconds, nothing.basis, nothing.cost) == (None, TimeBasis.unknown, None)
-    assert estimate(SHAPE, frozen(), {}, CostConfig(mfu=0.5)).basis is TimeBasis.unknown
+    assert estimate(SHAPE, 7, frozen(), {}, CostConfig(mfu=0.5)).basis is TimeBasis.unknown
 
 
 def test_a_stated_speed_is_a_share_of_the_peak():
-    stated = estimate(SHAPE, frozen(peak_flops=1e12), {}, CostConfig(mfu=0.5, price_per_device_hour=36.0))
+    stated = estimate(SHAPE, 7, frozen(peak_flops=1e12), {}, CostConfig(mfu=0.5, price_per_device_hour=36.0))
     assert stated.basis is TimeBasis.stated
     assert stated.seconds == pytest.approx(SHAPE.training_flops(TOKENS) / 5e11)
     assert stated.cost == pytest.approx(stated.seconds / 100)
@@ -36,7 +36,7 @@ def test_a_stated_speed_is_a_share_of_the_peak():
 def test_what_was_measured_counts_before_what_is_stated():
     key = speed_key(frozen())
     speeds = median_speeds([(key, 100.0), (key, 0.0), (key, 300.0), (key, 200.0), ("other", 1.0)])
-    measured = estimate(SHAPE, frozen(peak_flops=1e12), speeds, CostConfig(mfu=0.5))
+    measured = estimate(SHAPE, 7, frozen(peak_flops=1e12), speeds, CostConfig(mfu=0.5))
     assert measured.basis is TimeBasis.measured
     assert measured.seconds == pytest.approx(TOKENS / 200)
 
@@ -52,14 +52,14 @@ def test_a_speed_of_another_shape_batch_or_device_is_not_taken(change):
         case "device":
             other["config"]["hardware"]["device"] = "cuda"
     speeds = median_speeds([(speed_key(other), 100.0)])
-    assert estimate(SHAPE, frozen(), speeds, CostConfig()).basis is TimeBasis.unknown
+    assert estimate(SHAPE, 7, frozen(), speeds, CostConfig()).basis is TimeBasis.unknown
 
 
 def test_memory_is_sixteen_bytes_a_parameter_and_one_micro_batch():
     roomy, tight = training_bytes(SHAPE, 16, 1.0), training_bytes(SHAPE, 16, 1e-9)
     per_sequence = (roomy - tight) / 15
     assert tight - per_sequence == 16 * SHAPE.params.total
-    assert estimate(SHAPE, frozen(), {}, CostConfig()).memory_bytes == roomy
+    assert estimate(SHAPE, roomy, frozen(), {}, CostConfig()).memory_bytes == roomy
 
 
 def test_costs_that_cannot_be_are_refused():
