@@ -78,6 +78,9 @@ def profile(solution: Solution, figure: Figure, level: float) -> Profile:
         if not np.isfinite(best):
             return Profile(figure.name, (), (), threshold, level, (None, None))
         spread = tracer.spread()
+        if spread < RESOLUTION:  # the law fixes the figure, as tied exponents fix the allocation's
+            value = float(np.exp(best)) if figure.log else best
+            return Profile(figure.name, (value,), (0.0,), threshold, level, (value, value))
         coarse = np.concatenate([-OFFSETS[::-1], OFFSETS]) * spread + best
         found = tracer.trace(coarse, np.repeat(solution.theta[None], len(coarse), axis=0), spread)
         at = np.array([best])
@@ -164,10 +167,10 @@ class Tracer:
         return np.nan_to_num((ahead - behind) / 2 / step)
 
     def spread(self) -> float:
-        """The standard error by the Jacobian, within (0, `WIDEST`]."""
+        """The standard error by the Jacobian, at most `WIDEST`."""
         slope = self.slope(self.solution.theta[None])[0][self.solution.problem.free]
         error = float(np.sqrt(max(slope @ covariance(self.solution) @ slope, 0.0)))
-        return min(max(error, 1e-12), WIDEST) if np.isfinite(error) else WIDEST
+        return min(error, WIDEST) if np.isfinite(error) else WIDEST
 
     def trace(self, targets: Floats, start: Floats, spread: float) -> Points:
         """Where the refits land, and the statistic there. Those that leave the finite are left out."""

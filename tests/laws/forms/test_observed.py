@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from harness.errors import CannotAnswer, WrongInput
-from harness.laws.bootstrap import interval
+from harness.laws.bootstrap import interval, resample
 from harness.laws.config import FitConfig, LawConfig, LossFunction, ParamsKind, Resampling
-from harness.laws.fit import FitStatus, fit_form, fit_observed, resample_form
+from harness.laws.fit import FitStatus, fit_form, fit_observed, resample_form, solve
 from harness.laws.forms.catalogue import FORMS
 from harness.laws.forms.form import predict
 from harness.laws.forms.optimum import exponent_a
@@ -127,7 +127,8 @@ def test_intervals_cover_the_planted_loss():
     covered = 0
     for seed in range(40):
         observations = planted_sweep(seed=seed, noise=0.004, law=TIED)
-        low, high = resample_form(fit_observed(observations, form, LawConfig()), 100).loss_interval(row, 0.8)
+        draws = resample(solve(observations, LawConfig(), form), 100, Resampling.cases, 0)
+        low, high = draws.loss_interval(row, 0.8)
         covered += low < predict(form, truth, row)[0] < high
     assert 22 <= covered <= 39
 
