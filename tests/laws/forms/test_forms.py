@@ -188,3 +188,34 @@ def test_farseer_needs_token_counts_at_each_size():
     n = np.geomspace(1e8, 1e9, 12)
     with pytest.raises(CannotAnswer, match="no starting point"):
         fit_form(FORMS["farseer"], {"params": n, "tokens": 20 * n}, np.linspace(3, 2, 12))
+
+
+def test_farseer_moves_in_coordinates_that_are_the_same_law():
+    """Its surface is the plain form there and back, with the gradient of finite differences."""
+    form, rows = FORMS["farseer"], sweep()
+    values = np.array([PLANTED["farseer"]])
+    surface, plain = form.surface(rows), FormSurface(form, rows, Response.log)
+    theta = surface.to_theta(values)
+    assert surface.to_values(theta) == pytest.approx(values, rel=1e-9)
+    response, jacobian = surface.gradient(theta)
+    assert response == pytest.approx(plain.response(plain.to_theta(values)), rel=1e-12)
+    for i, step in enumerate(1e-6 * np.eye(9)):
+        slope = (surface.response(theta + step) - surface.response(theta - step)) / 2e-6
+        assert jacobian[0, :, i] == pytest.approx(slope[0], rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("sizes, horizons, noise", [(21, 20, 0.0028), (6, 5, 0.01)])
+def test_farseer_fits_noise(sizes, horizons, noise):
+    """The published grid has 404 rows and misses them by .2263 % on average, the mean of |normal| noise of
+    .28 %; and a table of 30 rows. The nine constants trade against each other; the surface does not."""
+    n, d = (
+        x.ravel()[:404]
+        for x in np.meshgrid(np.geomspace(2e8, 6.4e9, sizes), np.geomspace(2e9, 2e11, horizons))
+    )
+    rows, form = {"params": n, "tokens": d}, FORMS["farseer"]
+    truth = predict(form, planted("farseer"), rows)
+    loss = truth * np.exp(noise * np.random.default_rng(1).standard_normal(len(n)))
+    fit = fit_form(form, rows, loss)
+    assert fit.status is FitStatus.identified, fit.reasons
+    assert np.abs(fit.predict(rows) / loss - 1).mean() < np.abs(truth / loss - 1).mean()
+    assert np.abs(fit.predict(rows) / truth - 1).mean() < 0.7 * noise
