@@ -32,8 +32,8 @@ def print_fit(result: dict[str, Any]) -> None:
         loss = f"{point['loss']:.4f}, interval {span(loss_of(point['interval']))}"
         print_lines(f"best loss at {point['flops']:.3g} FLOPs: {loss}")
     if result["predictions"]:
-        rows = [prediction_row(point) for point in result["predictions"]]
-        print_table("the loss at", ("params", "tokens", "loss", "loss interval", "of one run"), rows)
+        points = [prediction_row(point) for point in result["predictions"]]
+        print_table("the loss at", ("params", "tokens", "loss", "loss interval", "of one run"), points)
     conventions = ", ".join(f"{name}: {value}" for name, value in result["conventions"].items())
     print_lines(
         f"{result['n']} runs, objective {result['objective']:.8g}, "
