@@ -1,0 +1,179 @@
+"""Which tile a pass uses on a card: looked up, never searched at start-up.
+
+`rows` are queries (forward, dQ) or keys (dK/dV), `columns` what the inner loop walks over. The tables were
+chosen by compiling the kernels for each target and reading registers, spills and shared memory off the
+machine code (kernels/static.py). No tile has been timed on a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+import triton
+
+
+class Pass(Enum):
+    forward = "forward"
+    keys_values = "keys_values"
+    queries = "queries"
+
+
+class Family(Enum):
+    """Cards that share a table. `small` has 99 KiB of shared memory or less a block."""
+
+    sm_80 = "sm_80"
+    sm_90 = "sm_90"
+    sm_100 = "sm_100"
+    small = "small"
+    amd = "amd"
+    interpreter = "interpreter"
+
+
+@dataclass(frozen=True)
+class Tile:
+    rows: int
+    columns: int
+    warps: int
+    stages: int
+
+
+Table = dict[Pass, dict[int, Tile]]
+"""Pass -> padded head dimension -> tile."""
+
+AMPERE: Table = {
+    Pass.forward: {
+        16: Tile(128, 64, 4, 3),
+        32: Tile(128, 64, 4, 3),
+        64: Tile(128, 64, 4, 3),
+        128: Tile(128, 64, 8, 2),
+        256: Tile(64, 32, 4, 2),
+    },
+    Pass.keys_values: {
+        16: Tile(128, 64, 4, 2),
+        32: Tile(128, 64, 4, 2),
+        64: Tile(128, 32, 4, 2),
+        128: Tile(64, 64, 8, 1),
+        256: Tile(32, 16, 4, 1),
+    },
+    Pass.queries: {
+        16: Tile(128, 64, 4, 2),
+        32: Tile(128, 64, 4, 2),
+        64: Tile(128, 32, 4, 2),
+        128: Tile(128, 32, 8, 2),
+        256: Tile(32, 32, 4, 1),
+    },
+}
+HOPPER: Table = {
+    Pass.forward: {
+        16: Tile(128, 128, 8, 2),
+        32: Tile(128, 128, 8, 2),
+        64: Tile(128, 128, 8, 2),
+        128: Tile(128, 128, 8, 2),
+        256: Tile(128, 64, 8, 2),
+    },
+    Pass.keys_values: {
+        16: Tile(128, 64, 8, 2),
+        32: Tile(128, 64, 8, 2),
+        64: Tile(128, 64, 8, 1),
+        128: Tile(64, 64, 8, 2),
+        256: Tile(32, 16, 4, 1),
+    },
+    Pass.queries: {
+        16: Tile(128, 64, 4, 2),
+        32: Tile(128, 64, 4, 2),
+        64: Tile(64, 128, 4, 2),
+        128: Tile(128, 64, 8, 2),
+        256: Tile(64, 32, 8, 2),
+    },
+}
+SMALL: Table = {
+    Pass.forward: {
+        16: Tile(64, 64, 4, 2),
+        32: Tile(64, 64, 4, 2),
+        64: Tile(64, 64, 4, 2),
+        128: Tile(64, 32, 4, 2),
+        256: Tile(32, 32, 4, 1),
+    },
+    Pass.keys_values: {
+        16: Tile(64, 64, 4, 2),
+        32: Tile(64, 64, 4, 2),
+        64: Tile(64, 32, 4, 1),
+        128: Tile(32, 32, 4, 1),
+        256: Tile(16, 16, 4, 1),
+    },
+    Pass.queries: {
+        16: Tile(64, 64, 4, 2),
+        32: Tile(64, 64, 4, 2),
+        64: Tile(64, 32, 4, 2),
+        128: Tile(32, 32, 4, 1),
+        256: Tile(32, 16, 4, 1),
+    },
+}
+TILES = {
+    Family.sm_80: AMPERE,
+    Family.sm_90: HOPPER,
+    Family.sm_100: HOPPER,
+    Family.small: SMALL,
+    Family.amd: SMALL,
+}
+FLOAT32: Table = {
+    which: {16: Tile(32, 32, 4, 1), 32: Tile(32, 32, 4, 1), 64: Tile(32, 32, 4, 1)}
+    | {128: Tile(16, 16, 4, 1), 256: Tile(16, 16, 4, 1)}
+    for which in Pass
+}
+"""Small tiles that fit every card: float32 is for checking, not for speed."""
+
+INTERPRETER_TILE = Tile(rows=32, columns=16, warps=4, stages=1)
+
+
+def choose_tile(which: Pass, head_dim: int, dtype: torch.dtype) -> Tile:
+    """The tile of the present card for a head dimension and a type."""
+    return tile_for(family(), which, head_dim, dtype)
+
+
+def tile_for(card: Family, which: Pass, head_dim: int, dtype: torch.dtype) -> Tile:
+    if card is Family.interpreter:
+        return INTERPRETER_TILE
+    table = FLOAT32 if dtype == torch.float32 else TILES[card]
+    return table[which][padded_width(head_dim)]
+
+
+def family() -> Family:
+    """The family of the card that Triton compiles for in this process."""
+    if interpreted():
+        return Family.interpreter
+    target = triton.runtime.driver.active.get_current_target()
+    if target.backend == "hip":
+        return Family.amd
+    return {80: Family.sm_80, 90: Family.sm_90, 100: Family.sm_100, 103: Family.sm_100}.get(
+        target.arch, Family.small
+    )
+
+
+def interpreted() -> bool:
+    """Whether this process interprets Triton kernels: decided when their modules are imported."""
+    return INTERPRETED
+
+
+INTERPRETED = bool(triton.knobs.runtime.interpret)
+
+
+def padded_width(head_dim: int) -> int:
+    """The head dimension rounded up to a power of two: the width of a tile."""
+    return triton.next_power_of_2(head_dim)
+
+
+def launch_options(tile: Tile) -> dict[str, int]:
+    return {"num_warps": tile.warps, "num_stages": tile.stages}
+
+
+def precision_of(dtype: torch.dtype) -> str:
+    """How float32 operands are multiplied, by torch.set_float32_matmul_precision; "ieee" for 16 bits.
+
+    `highest` (PyTorch's default) makes three tf32 products of each, close to full float32; else one.
+    """
+    if dtype != torch.float32 or family() is Family.amd:
+        return "ieee"
+    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
