@@ -59,7 +59,7 @@ def test_a_batch_of_broken_sequences(harness, toy_root, tmp_path):
 def test_a_table_of_too_few_runs_or_none(harness, tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("params_total,tokens,loss\n1e6,1e8,3.1\n2e6,1e8,3.0\n")
-    one_line(harness("fit", f"runs={table}", cwd=tmp_path), 1, "2 usable runs")
+    one_line(harness("fit", f"runs={table}", cwd=tmp_path), 1, "2 usable rows")
     table.write_text("params_total,tokens,loss\n")
     assert harness("fit", f"runs={table}", cwd=tmp_path).returncode in (1, 2)
     table.write_text("size,tokens,loss\n1,2,3\n")
