@@ -110,7 +110,10 @@ def plan_lines(settings: Experiment, cells: Sequence[Cell]) -> list[PlanLine]:
 
 
 def cell_bytes(cell: Cell) -> int:
-    return training_bytes(cell.shape, cell.horizon.batch_sequences, cell.config.hardware.activation_gib)
+    config = cell.config
+    return training_bytes(
+        cell.shape, cell.horizon.batch_sequences, config.hardware.activation_gib, config.optim.kind
+    )
 
 
 def measured_speeds(root: Path, cells: Sequence[Cell]) -> Speeds:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+CHUNK = 64
+"""Positions that the linear recurrence takes at once; a matter of speed and memory alone."""
+
 
 class AttentionKind(Enum):
     auto = "auto"

@@ -1,7 +1,9 @@
-"""The whole model, top-down: a decoder-only, pre-norm transformer.
+"""The whole model, top-down: a decoder-only, pre-norm transformer, or a linear recurrence in place
+of its attention.
 
 B batch, T tokens, V vocabulary, W width, H query heads, K key/value heads, d head dimension,
-F MLP hidden size. `harness.shape.ModelShape` counts every parameter and matrix product below.
+F MLP hidden size, n state size, C channels, k taps. `harness.shape.ModelShape` counts every parameter and
+matrix product below.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from torch.nn import functional as F
 
 from harness.model.attention import Attend
 from harness.model.parametrization import Parametrization
-from harness.shape import ModelShape
+from harness.model.scan import chunked
+from harness.shape import CONVOLUTION, Layer, Mixer, ModelShape
 
 
 class Transformer(nn.Module):
@@ -23,7 +26,7 @@ class Transformer(nn.Module):
         self.shape = shape
         self.rules = rules
         self.embedding = nn.Embedding(shape.vocab_size, shape.width)
-        self.blocks = nn.ModuleList(Block(shape, attend, rules) for _ in range(shape.depth))
+        self.blocks = nn.ModuleList(build_block(shape, layer, attend, rules) for layer in shape.layers)
         self.norm = RMSNorm(shape.width)
         self.head = nn.Linear(shape.width, shape.vocab_size, bias=False)
         if shape.tied_embeddings:
@@ -43,12 +46,19 @@ class Transformer(nn.Module):
             )
         rotary = (self.cos_Td[:length], self.sin_Td[:length])
         x_BTW = self.embedding(tokens_BT)
-        for block in self.blocks:
+        for block in self.unrolled():
             x_BTW = block(x_BTW, rotary)
         hidden_BTW = self.norm(x_BTW)
         if self.rules.readout != 1:  # scaling the input of the head is the cheapest way to scale logits
             hidden_BTW = hidden_BTW * self.rules.readout
         return self.head(hidden_BTW)
+
+    def unrolled(self) -> list[nn.Module]:
+        """The blocks in the order a token passes them: those of the core, if there is one, several times,
+        their output being their next input (Saunshi et al. 2025, arXiv:2502.17416)."""
+        shape, blocks = self.shape, list(self.blocks)
+        core = slice(shape.prelude, shape.depth - shape.coda)
+        return blocks[: core.start] + shape.recurrence * blocks[core] + blocks[core.stop :]
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean cross-entropy in nats per token, in float32 whatever the precision of the logits."""
@@ -56,12 +66,20 @@ class Transformer(nn.Module):
         return F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten())
 
 
+def build_block(shape: ModelShape, layer: Layer, attend: Attend, rules: Parametrization) -> nn.Module:
+    match layer.mixer:
+        case Mixer.attention:
+            return Block(shape, layer, attend, rules)
+        case Mixer.recurrent:
+            return RecurrentBlock(shape, rules)
+
+
 class Block(nn.Module):
-    def __init__(self, shape: ModelShape, attend: Attend, rules: Parametrization) -> None:
+    def __init__(self, shape: ModelShape, layer: Layer, attend: Attend, rules: Parametrization) -> None:
         super().__init__()
         self.residual = rules.residual
         self.attention_norm = RMSNorm(shape.width)
-        self.attention = Attention(shape, attend, rules.attention)
+        self.attention = Attention(shape, attend, rules.attention, layer.window)
         self.mlp_norm = RMSNorm(shape.width)
         self.mlp = SwiGLU(shape)
 
@@ -70,13 +88,30 @@ class Block(nn.Module):
         return x_BTW.add(self.mlp(self.mlp_norm(x_BTW)), alpha=self.residual)
 
 
+class RecurrentBlock(nn.Module):
+    """A block whose positions are told apart by the recurrence itself; it reads no rotary tables."""
+
+    def __init__(self, shape: ModelShape, rules: Parametrization) -> None:
+        super().__init__()
+        self.residual = rules.residual
+        self.recurrent_norm = RMSNorm(shape.width)
+        self.recurrent = Recurrent(shape)
+        self.mlp_norm = RMSNorm(shape.width)
+        self.mlp = SwiGLU(shape)
+
+    def forward(self, x_BTW: Tensor, _rotary: tuple[Tensor, Tensor]) -> Tensor:
+        x_BTW = x_BTW.add(self.recurrent(self.recurrent_norm(x_BTW)), alpha=self.residual)
+        return x_BTW.add(self.mlp(self.mlp_norm(x_BTW)), alpha=self.residual)
+
+
 class Attention(nn.Module):
     """Grouped-query causal attention; queries and keys are normalised per head, then rotated."""
 
-    def __init__(self, shape: ModelShape, attend: Attend, scale: float) -> None:
+    def __init__(self, shape: ModelShape, attend: Attend, scale: float, window: int | None) -> None:
         super().__init__()
         self.attend = attend
         self.scale = scale
+        self.window = window
         self.head_dim = shape.head_dim
         self.sizes = [shape.n_heads * shape.head_dim] + 2 * [shape.n_kv_heads * shape.head_dim]
         self.qkv = nn.Linear(shape.width, sum(self.sizes), bias=False)
@@ -90,8 +125,50 @@ class Attention(nn.Module):
         )
         q_BHTd = rotate(self.query_norm(q).transpose(1, 2), *rotary)
         k_BKTd = rotate(self.key_norm(k).transpose(1, 2), *rotary)
-        out_BHTd = self.attend(q_BHTd, k_BKTd, v.transpose(1, 2), self.scale)
+        out_BHTd = self.attend(q_BHTd, k_BKTd, v.transpose(1, 2), self.scale, self.window)
         return self.out(out_BHTd.transpose(1, 2).flatten(2))
+
+
+class Recurrent(nn.Module):
+    """The state-space mixer of Mamba-2 (Dao and Gu 2024, arXiv:2405.21060, section 7.1), with one group:
+    each head decays its state and adds what it writes, all at rates that depend on the token.
+
+    The steps start at .001 to .1 and the decays per step at 1 to 16, as there, but spread evenly over the
+    heads: they forget within one to a thousand positions. The convolution starts as the identity.
+    """
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.head_dim = shape.head_dim
+        self.sizes = list(shape.recurrent_sizes)
+        self.mixed_sizes = [shape.inner, shape.state_size, shape.state_size]
+        self.scan = chunked
+        self.inward = nn.Linear(shape.width, sum(self.sizes), bias=False)
+        self.taps = nn.Parameter(torch.zeros(self.sizes[1], CONVOLUTION))
+        self.log_decay = nn.Parameter(torch.linspace(1, 16, shape.n_heads).log())
+        steps = torch.logspace(-3, -1, shape.n_heads)
+        self.step_bias = nn.Parameter(steps.expm1().log())  # where softplus gives the steps
+        self.skip = nn.Parameter(torch.ones(shape.n_heads))
+        self.norm = RMSNorm(shape.inner)
+        self.out = nn.Linear(shape.inner, shape.width, bias=False)
+        with torch.no_grad():
+            self.taps[:, -1] = 1
+
+    def forward(self, x_BTW: Tensor) -> Tensor:
+        gate, mixed, step = self.inward(x_BTW).split(self.sizes, dim=-1)
+        value, write_BTn, read_BTn = F.silu(convolve(mixed, self.taps)).split(self.mixed_sizes, dim=-1)
+        value_BTHd = value.unflatten(-1, (-1, self.head_dim))
+        step_BTH = F.softplus(step.float() + self.step_bias)
+        decay_BTH = -step_BTH * self.log_decay.exp()
+        out_BTHd = self.scan(value_BTHd * step_BTH[..., None], write_BTn, read_BTn, decay_BTH)
+        out_BTHd = (out_BTHd + self.skip[:, None] * value_BTHd).to(x_BTW.dtype)
+        return self.out(self.norm(out_BTHd.flatten(2) * F.silu(gate)))
+
+
+def convolve(x_BTC: Tensor, taps_Ck: Tensor) -> Tensor:
+    """Each channel with its own taps over the last k positions, the present one last; zeros before."""
+    padded = F.pad(x_BTC.transpose(1, 2), (taps_Ck.shape[1] - 1, 0))
+    return F.conv1d(padded, taps_Ck[:, None], groups=len(taps_Ck)).transpose(1, 2)
 
 
 class SwiGLU(nn.Module):

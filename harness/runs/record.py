@@ -14,7 +14,8 @@ from harness.runs.files import RECORD, content_hash
 class RunRecord:
     """Losses are validation losses in nats per token. `planned_code_version` is the code that was there
     when the run was planned, `code_version` the code that trained it; `attempts` counts all of them, those
-    that failed included."""
+    that failed included. `optimizer_flops` are the matrix products of the optimizer, beside `flops`;
+    AdamW has none."""
 
     run_id: str
     group: str
@@ -51,6 +52,16 @@ class RunRecord:
     config_hash: str
     code_version: str
     parametrization: str = "standard"
+    n_kv_heads: int | None = None
+    window: int | None = None
+    full_every: int | None = None
+    mixer: str = "attention"
+    attention_every: int | None = None
+    state_size: int | None = None
+    recurrence: int = 1
+    prelude: int = 0
+    coda: int = 0
+    optimizer_flops: float = 0.0
     reason: str = ""
     train_seconds: float = 0.0
     tokens_per_second: float = 0.0

@@ -57,10 +57,11 @@ Speeds = Mapping[str, float]
 
 
 def speed_key(frozen: Mapping[str, Any]) -> str:
-    """What a speed depends on, of a frozen config: the shape, the batch, the hardware's settings."""
+    """What a speed depends on, of a frozen config: the shape, the batch, the optimizer, the hardware."""
     config = frozen["config"]
     hardware = {name: value for name, value in config["hardware"].items() if name != "peak_flops"}
-    parts = (frozen["shape"], frozen["horizon"]["batch_sequences"], hardware, config["attention"])
+    optimizer = config["optim"]["kind"]
+    parts = (frozen["shape"], frozen["horizon"]["batch_sequences"], optimizer, hardware, config["attention"])
     return json.dumps(parts, sort_keys=True)
 
 

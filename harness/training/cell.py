@@ -14,6 +14,7 @@ from typing import Any
 from harness.budget import Horizon, build_horizon
 from harness.data.prepare import Prepared
 from harness.errors import WrongInput
+from harness.later import is_unwritten
 from harness.model.settings import ParametrizationKind
 from harness.runs import CONFIG, RunDirectory, content_hash, write_frozen
 from harness.shape import ModelShape, build_shape
@@ -121,9 +122,10 @@ def read_cell(run: RunDirectory) -> Cell:
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses and enums as JSON-able values."""
+    """Dataclasses and enums as JSON-able values, without what `harness.later` leaves out."""
     if dataclasses.is_dataclass(value):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        values = {f.name: (f, getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {name: to_plain(item) for name, (f, item) in values.items() if not is_unwritten(f, item)}
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, list | tuple):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 
 import torch
+from torch import Tensor
 
 from harness.model.attention import build_attention
-from harness.model.parametrization import WeightRule, parametrize
+from harness.model.parametrization import Parametrization, WeightRule, parametrize
+from harness.model.settings import InitConfig
 from harness.model.transformer import Transformer
 from harness.training.cell import Cell
-from harness.training.optim import kind_of, parameter_groups
+from harness.training.optim import DECAYED, kind_of, multipliers_of, parameter_groups
 
 
 def weight_rules(cell: Cell) -> list[WeightRule]:
@@ -25,8 +27,8 @@ def weight_rules(cell: Cell) -> list[WeightRule]:
             name=re.sub(r"^blocks\.0\.", "blocks.*.", names[weight]),
             kind=kind_of(names[weight], weight),
             shape=tuple(weight.shape),
-            init_std=rules.init_std(config.init, names[weight], weight.shape[1]) if weight.ndim > 1 else None,
-            multipliers=rules.multipliers(kind_of(names[weight], weight)),
+            init_std=initial_std(config.init, rules, names[weight], weight),
+            multipliers=multipliers_of(config.optim, rules, kind_of(names[weight], weight)),
             lr=group["lr"],
             weight_decay=group["weight_decay"],
             eps=group["eps"],
@@ -35,3 +37,8 @@ def weight_rules(cell: Cell) -> list[WeightRule]:
         for weight in group["params"]
     ]
     return [rule for rule in found if not re.match(r"blocks\.\d", rule.name)]
+
+
+def initial_std(init: InitConfig, rules: Parametrization, name: str, weight: Tensor) -> float | None:
+    drawn = kind_of(name, weight) in DECAYED
+    return rules.init_std(init, name, weight.shape[1]) if drawn else None

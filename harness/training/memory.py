@@ -4,34 +4,54 @@ from __future__ import annotations
 
 from functools import cache
 
-from harness.shape import ModelShape
-
-FLOAT = 4
-STATE_TENSORS = 4
-"""Of the size of the weights: the weights, their gradients and AdamW's two moments."""
+from harness.model.settings import CHUNK
+from harness.shape import Layer, Mixer, ModelShape
+from harness.training.optimizer_cost import FLOAT, state_bytes
+from harness.training.settings import OptimizerKind
 
 
 def activation_bytes_per_sequence(shape: ModelShape) -> int:
     """What one sequence keeps for the backward pass, counted in float32 tensors of the model's own code.
 
-    A block keeps about 14 tensors of the width (norms, residual sums, q, k, v before and after rotation,
-    the attention output) and 5 of the MLP's hidden size; the head keeps the logits three times (logits,
-    log-softmax, their gradient).
+    Every pass of a layer keeps its own: 5 tensors of the MLP's hidden size and those of its mixer. The head
+    keeps the logits three times (logits, log-softmax, their gradient).
     """
-    per_token = (
-        shape.depth * (14 * shape.width + 5 * shape.mlp_hidden) + 3 * shape.vocab_size + 4 * shape.width
-    )
-    return FLOAT * per_token * shape.context
+    layers = sum(layer.passes * (5 * shape.mlp_hidden + mixer_floats(shape, layer)) for layer in shape.layers)
+    return FLOAT * (layers + 3 * shape.vocab_size + 4 * shape.width) * shape.context
+
+
+def mixer_floats(shape: ModelShape, layer: Layer) -> int:
+    """What a layer keeps of a token beside its MLP's hidden units: about 14 tensors of the width (norms,
+    residual sums, q, k, v before and after rotation, the attention output). A recurrent layer also keeps two
+    tensors of a chunk's square for each head and, where there are several chunks, their states."""
+    if layer.mixer is Mixer.attention:
+        return 14 * shape.width
+    chunk = min(CHUNK, shape.context)
+    single = 14 * shape.width + 8 * shape.state_size + 2 * (shape.n_heads + 1) * chunk
+    if shape.context <= chunk:
+        return single
+    return single + 3 * shape.inner + 4 * shape.state_size + 2 * shape.state_size * shape.inner // chunk
+
+
+def mask_bytes(shape: ModelShape) -> int:
+    """SDPA's mask of every pass of a layer with a window, shared by a micro-batch."""
+    bounded = (layer for layer in shape.layers if layer.window is not None and layer.window < shape.context)
+    return FLOAT * shape.context**2 * sum(layer.passes for layer in bounded)
 
 
 @cache
-def training_bytes(shape: ModelShape, batch_sequences: int, activation_gib: float) -> int:
+def training_bytes(
+    shape: ModelShape,
+    batch_sequences: int,
+    activation_gib: float,
+    optimizer: OptimizerKind = OptimizerKind.adamw,
+) -> int:
     """Weights, gradients, moments and the activations of one micro-batch, in float32 whatever the precision.
 
     Without what Python, PyTorch and CUDA take themselves, some hundred MiB."""
     micro_batch = micro_batch_sequences(shape, batch_sequences, activation_gib)
-    state = STATE_TENSORS * FLOAT * shape.params.total
-    return state + micro_batch * activation_bytes_per_sequence(shape)
+    activations = micro_batch * activation_bytes_per_sequence(shape) + mask_bytes(shape)
+    return state_bytes(shape, optimizer) + activations
 
 
 def micro_batch_sequences(shape: ModelShape, batch_sequences: int, activation_gib: float) -> int:

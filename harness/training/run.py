@@ -33,11 +33,13 @@ from harness.runs import (
     read_json,
     write_json,
 )
+from harness.shape import Mixer
 from harness.training.callbacks import Clock, Metrics, ProgressBar, Saver, StopOnSignal, Validation
 from harness.training.cell import Cell, read_cell
 from harness.training.checkpoint import State, load_latest
 from harness.training.memory import micro_batch_sequences
 from harness.training.module import Span, TrainingModule, wants_compile
+from harness.training.optimizer_cost import step_flops
 from harness.training.provenance import Origin, code_version, provenance
 from harness.training.schedule import build_schedule
 from harness.training.settings import Compile, Device, HardwareConfig
@@ -255,12 +257,22 @@ def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -
         width=shape.width,
         depth=shape.depth,
         n_heads=shape.n_heads,
+        n_kv_heads=shape.n_kv_heads if shape.attends else None,
+        window=shape.window,
+        full_every=shape.full_every,
+        mixer=shape.mixer.value,
+        attention_every=shape.attention_every,
+        state_size=shape.state_size if shape.mixer is Mixer.recurrent else None,
+        recurrence=shape.recurrence,
+        prelude=shape.prelude,
+        coda=shape.coda,
+        optimizer_flops=steps * step_flops(shape, config.optim.kind),
         context=shape.context,
         vocab_size=shape.vocab_size,
         seed=config.seed,
         data_seed=config.data_seed,
         precision=config.hardware.precision.value,
-        attention=outcome.attention,
+        attention=outcome.attention if shape.attends else "none",
         compiled=outcome.compiled,
         corpus_hash=cell.corpus_hash,
         tokenizer_hash=cell.tokenizer_hash,

@@ -9,6 +9,7 @@ from enum import Enum
 from harness.budget import HorizonConfig
 from harness.data.corpus import CorpusConfig
 from harness.data.tokenizer import TokenizerConfig
+from harness.later import later
 from harness.model.settings import (
     AttentionConfig,
     InitConfig,
@@ -21,13 +22,17 @@ from harness.training.schedule import ScheduleConfig
 
 class OptimizerKind(Enum):
     adamw = "adamw"
+    muon = "muon"
 
 
 @dataclass(kw_only=True)
 class OptimConfig:
     """`lr` is the peak for a model of `reference_width`; other widths get
     lr * (width / reference_width) ** -width_exponent. An exponent of 0 gives every width the same, as
-    muP and CompleteP ask, which have rules of their own for each kind of weight."""
+    muP and CompleteP ask, which have rules of their own for each kind of weight.
+
+    `muon` orthogonalises the momentum of the hidden matrices, at `momentum`, and scales it to the size of
+    Adam's steps, so that one lr and one weight_decay serve them and the weights that stay with AdamW."""
 
     kind: OptimizerKind = OptimizerKind.adamw
     lr: float
@@ -38,11 +43,12 @@ class OptimConfig:
     eps: float = 1e-8
     weight_decay: float = 0.1
     clip_grad_norm: float = 1.0
+    momentum: float = later(0.95)
 
     def __post_init__(self) -> None:
         if not (self.lr > 0 and math.isfinite(self.lr)):
             raise ValueError(f"optim.lr must be positive, not {self.lr}")
-        for name in ("beta1", "beta2"):
+        for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optim.{name} must lie in [0, 1), not {getattr(self, name)}")
         if self.clip_grad_norm <= 0:

@@ -113,9 +113,9 @@ def test_the_model_scales_attention_branches_and_logits():
     tokens = torch.randint(300, (2, 16))
     seen: list[float] = []
 
-    def attend(q, k, v, scale):
+    def attend(q, k, v, scale, window):
         seen.append(scale)
-        return sdpa(q, k, v, scale)
+        return sdpa(q, k, v, scale, window)
 
     shape = build_shape(replace(LARGE, depth=1), 300, 16)
     rules = ParametrizationConfig(kind=ParametrizationKind.complete_p, base_depth=3)

@@ -14,7 +14,7 @@ TOKENS = 1000 * 16 * 32
 def frozen(**hardware: object) -> dict:
     settings = {"device": "cpu", "activation_gib": 1.0, "peak_flops": None, **hardware}
     return {
-        "config": {"hardware": settings, "attention": {"kind": "auto"}},
+        "config": {"hardware": settings, "attention": {"kind": "auto"}, "optim": {"kind": "adamw"}},
         "shape": {"width": 64, "depth": 2},
         "horizon": {"steps": 1000, "batch_sequences": 16, "context": 32},
     }
