@@ -32,7 +32,7 @@ from triton.runtime.jit import JITFunction
 
 from kernels.attention.backward import launch_backward
 from kernels.attention.forward import launch_forward
-from kernels.attention.problem import Options
+from kernels.attention.problem import Options, documents_of_ids
 from kernels.attention.tuning import Pass
 
 BASELINE = Path(__file__).parent / "attention" / "baseline.json"
@@ -237,6 +237,7 @@ def _of_amdgcn(compiled: Any, card: Card) -> Resources:
     )
 
 
+PLAIN = Options(causal=True, window=None, scale=0.1, softcap=None)
 KERNELS = {
     "forward_kernel": Pass.forward,
     "keys_values_kernel": Pass.keys_values,
@@ -245,17 +246,19 @@ KERNELS = {
 
 
 def compile_attention(
-    card: Card, head_dim: int, dtype: torch.dtype, passes: tuple[Pass, ...] = tuple(Pass)
+    card: Card, head_dim: int, dtype: torch.dtype, options: Options = PLAIN, packed: bool = False
 ) -> dict[Pass, Resources]:
-    """The causal kernels of a head dimension, with the tiles of the card, through the ordinary wrappers."""
-    options = Options(causal=True, window=None, scale=head_dim**-0.5, softcap=None)
+    """The kernels of a head dimension with the tiles of the card, through the ordinary wrappers.
+
+    `packed`: documents, grouped queries and a sink as well.
+    """
     q = torch.empty(1, 2, 256, head_dim, dtype=dtype)
+    k = q[:, :1] if packed else q
     row = torch.empty(1, 2, 256)
+    documents = documents_of_ids(torch.zeros(1, 256, dtype=torch.long)) if packed else None
     with compiling_for(card) as compiled:
-        if Pass.forward in passes:
-            launch_forward(q, q, q, options)
-        if Pass.keys_values in passes or Pass.queries in passes:
-            launch_backward(q, q, q, q, row, row, options)
+        launch_forward(q, k, k, options, documents, row[0, :, 0] if packed else None)
+        launch_backward(q, q, k, k, row, row, options, documents)
     return {KERNELS[each.name]: resources(each, card) for each in compiled}
 
 

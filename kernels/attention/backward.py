@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.attention.forward import logit_factors, mask_arguments, mask_flags
+from kernels.attention.forward import is_featured, logit_factors, mask_arguments, mask_flags
 from kernels.attention.primitives import (
     LOG2E,
     inside,
@@ -19,8 +19,8 @@ from kernels.attention.primitives import (
     load_row,
     load_tile,
     products,
-    products_gradient,
     seen_by,
+    slopes,
     store_tile,
     visits,
 )
@@ -63,11 +63,12 @@ def sweep_queries(
         p = tl.exp2(x * factor - (lse * LOG2E)[None, :])
         if PARTIAL:
             p = tl.where(inside(lo, hi, start, COLS), p, 0.0)
+        slope = slopes(x, p, SOFTCAP)
         dout = load_tile(dout_base, start, T_q, stride_gt, stride_gd, COLS, WIDTH, D, PARTIAL)
         dv = tl.dot(p.to(dout.dtype), dout, dv, input_precision=PRECISION)
         delta = load_row(delta_base, start, T_q, COLS, PARTIAL)
         dp = tl.dot(v, tl.trans(dout), input_precision=PRECISION)
-        ds = products_gradient(x, p, dp, delta[None, :], SOFTCAP)
+        ds = slope * (dp - delta[None, :])
         dk = tl.dot(ds.to(q.dtype), q, dk, input_precision=PRECISION)
     return dk, dv
 
@@ -85,9 +86,10 @@ def sweep_keys(
         p = tl.exp2(x * factor - (lse * LOG2E)[:, None])
         if PARTIAL:
             p = tl.where(inside(lo, hi, start, COLS), p, 0.0)
+        slope = slopes(x, p, SOFTCAP)
         v = load_tile(v_base, start, T_k, stride_vt, stride_vd, COLS, WIDTH, D, PARTIAL)
         dp = tl.dot(dout, tl.trans(v), input_precision=PRECISION)
-        ds = products_gradient(x, p, dp, delta[:, None], SOFTCAP)
+        ds = slope * (dp - delta[:, None])
         dq = tl.dot(ds.to(k.dtype), k, dq, input_precision=PRECISION)
     return dq
 
@@ -219,8 +221,9 @@ def launch_backward(
     """dq, dk, dv with the layouts of q, k, v. The inputs must be valid."""
     B, H, T_q, D = q_BHTD.shape
     K, T_k = k_BKTD.shape[1:3]
-    keys_tile = keys_tile or choose_tile(Pass.keys_values, D, q_BHTD.dtype)
-    queries_tile = queries_tile or choose_tile(Pass.queries, D, q_BHTD.dtype)
+    featured = is_featured(options, documents)
+    keys_tile = keys_tile or choose_tile(Pass.keys_values, D, q_BHTD.dtype, featured)
+    queries_tile = queries_tile or choose_tile(Pass.queries, D, q_BHTD.dtype, featured)
     dq, dk, dv = torch.empty_like(q_BHTD), torch.empty_like(k_BKTD), torch.empty_like(v_BKTD)
     inputs = (q_BHTD, k_BKTD, v_BKTD, dout_BHTD)
     strides = [stride for tensor in inputs for stride in tensor.stride()]

@@ -123,7 +123,7 @@ def launch_forward(
     """out (B, H, T_q, D) with the layout of q, and lse (B, H, T_q) float32. The inputs must be valid."""
     B, H, T_q, D = q_BHTD.shape
     T_k = k_BKTD.shape[2]
-    tile = tile or choose_tile(Pass.forward, D, q_BHTD.dtype)
+    tile = tile or choose_tile(Pass.forward, D, q_BHTD.dtype, is_featured(options, documents))
     out_BHTD = torch.empty_like(q_BHTD)
     lse_BHT = torch.empty(B, H, T_q, dtype=torch.float32, device=q_BHTD.device)
     grid = (triton.cdiv(T_q, tile.rows) * B * H,)
@@ -148,6 +148,10 @@ def mask_flags(options: Options, documents: Documents | None) -> dict[str, bool]
         "DOCUMENTS": documents is not None,
         "SOFTCAP": options.softcap is not None,
     }
+
+
+def is_featured(options: Options, documents: Documents | None) -> bool:
+    return documents is not None or options.window is not None or options.softcap is not None
 
 
 def logit_factors(options: Options) -> tuple[float, float]:

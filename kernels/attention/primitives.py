@@ -160,13 +160,14 @@ def load_row(base, start, T, COLS: tl.constexpr, RAGGED: tl.constexpr):
 
 
 @triton.jit
-def tanh(x):
-    """To float32 rounding: a series near zero, where the quotient would cancel."""
-    square = x * x
-    series = -0.3333333333 + square * (0.1333333333 + square * (-0.0539682540 + square * 0.0218694885))
-    e = tl.exp2(tl.abs(x) * -2.8853900817779268)
-    quotient = (1.0 - e) / (1.0 + e)
-    return tl.where(tl.abs(x) < 0.3, x + x * square * series, tl.where(x < 0, -quotient, quotient))
+def tanh(x, ACCURATE: tl.constexpr):
+    """To an absolute 1e-7; ACCURATE relative to small results too: a series where the quotient cancels."""
+    y = 1.0 - 2.0 / (1.0 + tl.exp2(x * 2.8853900817779268))
+    if ACCURATE:
+        square = x * x
+        series = -0.3333333333 + square * (0.1333333333 + square * (-0.0539682540 + square * 0.0218694885))
+        y = tl.where(tl.abs(x) < 0.3, x + x * square * series, y)
+    return y
 
 
 @triton.jit
@@ -174,14 +175,16 @@ def products(rows, columns, inner, SOFTCAP: tl.constexpr, PRECISION: tl.constexp
     """x of [ROWS, COLS]: rows . columns, squashed by the softcap. The logit is x * factor."""
     x = tl.dot(rows, tl.trans(columns), input_precision=PRECISION)
     if SOFTCAP:
-        x = tanh(x * inner)
+        x = tanh(x * inner, rows.dtype == tl.float32)
     return x
 
 
 @triton.jit
-def products_gradient(x, p, dp, delta, SOFTCAP: tl.constexpr):
-    """d loss / d(q.k), up to the scale, from the weights p, their gradients dp and delta = sum p dp."""
-    ds = p * (dp - delta)
+def slopes(x, p, SOFTCAP: tl.constexpr):
+    """[ROWS, COLS] weights times the derivative of the softcap: d(q.k) = slopes * (dp - delta) * scale.
+
+    Taken before dp, so that x need not outlive the next product.
+    """
     if SOFTCAP:
-        ds = ds * (1.0 - x * x)
-    return ds
+        p = p * (1.0 - x * x)
+    return p

@@ -77,14 +77,14 @@ HOPPER: Table = {
         16: Tile(128, 64, 8, 2),
         32: Tile(128, 64, 8, 2),
         64: Tile(128, 64, 8, 1),
-        128: Tile(64, 64, 8, 2),
+        128: Tile(128, 32, 8, 1),
         256: Tile(32, 16, 4, 1),
     },
     Pass.queries: {
         16: Tile(128, 64, 4, 2),
         32: Tile(128, 64, 4, 2),
         64: Tile(64, 128, 4, 2),
-        128: Tile(128, 64, 8, 2),
+        128: Tile(64, 64, 4, 2),
         256: Tile(64, 32, 8, 2),
     },
 }
@@ -100,14 +100,14 @@ SMALL: Table = {
         16: Tile(64, 64, 4, 2),
         32: Tile(64, 64, 4, 2),
         64: Tile(64, 32, 4, 1),
-        128: Tile(32, 32, 4, 1),
+        128: Tile(64, 32, 4, 1),
         256: Tile(16, 16, 4, 1),
     },
     Pass.queries: {
         16: Tile(64, 64, 4, 2),
         32: Tile(64, 64, 4, 2),
         64: Tile(64, 32, 4, 2),
-        128: Tile(32, 32, 4, 1),
+        128: Tile(64, 32, 4, 2),
         256: Tile(32, 16, 4, 1),
     },
 }
@@ -125,19 +125,26 @@ FLOAT32: Table = {
 }
 """Small tiles that fit every card: float32 is for checking, not for speed."""
 
+FEATURED = {(Family.sm_80, Pass.keys_values, 64): Tile(64, 32, 4, 2)}
+"""Where documents, a window or a softcap would make the plain tile spill in its main loop."""
+
 INTERPRETER_TILE = Tile(rows=32, columns=16, warps=4, stages=1)
 
 
-def choose_tile(which: Pass, head_dim: int, dtype: torch.dtype) -> Tile:
-    """The tile of the present card for a head dimension and a type."""
-    return tile_for(family(), which, head_dim, dtype)
+def choose_tile(which: Pass, head_dim: int, dtype: torch.dtype, featured: bool = False) -> Tile:
+    """The tile of the present card. `featured`: documents, a window or a softcap need registers too."""
+    return tile_for(family(), which, head_dim, dtype, featured)
 
 
-def tile_for(card: Family, which: Pass, head_dim: int, dtype: torch.dtype) -> Tile:
+def tile_for(card: Family, which: Pass, head_dim: int, dtype: torch.dtype, featured: bool) -> Tile:
     if card is Family.interpreter:
         return INTERPRETER_TILE
-    table = FLOAT32 if dtype == torch.float32 else TILES[card]
-    return table[which][padded_width(head_dim)]
+    width = padded_width(head_dim)
+    if dtype == torch.float32:
+        return FLOAT32[which][width]
+    if featured and (card, which, width) in FEATURED:
+        return FEATURED[card, which, width]
+    return TILES[card][which][width]
 
 
 def family() -> Family:

@@ -49,6 +49,11 @@ def test_any_shape_is_within_the_error_budget(case: Case) -> None:
     assert failures(case) == []
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_softcap_in_16_bits(dtype: torch.dtype) -> None:
+    assert failures(Case(T_q=33, T_k=33, H=1, softcap=1.5, dtype=dtype)) == []
+
+
 def test_a_query_that_sees_no_key_gives_zeros_and_no_gradient() -> None:
     case = Case(T_q=40, T_k=20)
     given = make_inputs(case)
