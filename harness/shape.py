@@ -254,7 +254,7 @@ class ModelShape:
         attention = [layer for layer in self.layers if layer.mixer is Mixer.attention]
         attends = sum(layer.passes for layer in attention)
         recurs = self.unrolled_depth - attends
-        keys = sum(layer.passes * mean_visible(self.context, layer.window) for layer in attention)
+        keys = sum((layer.passes * mean_visible(self.context, layer.window) for layer in attention), 0.0)
         return TokenFlops(
             attention=2 * attends * self.attention_matrices,
             scores=2 * 2 * self.inner * keys,

@@ -57,6 +57,7 @@ def test_flops_match_torchs_counter(shape):
     if "aten.convolution" in counts:
         counts["aten.convolution_backward"] = 2 * counts["aten.convolution"]
     flops = shape.flops_per_token
+    assert isinstance(flops.training, float)
     passes = sum(layer.passes for layer in shape.layers if layer.mixer is Mixer.attention)
     full_square = 2 * 2 * shape.n_heads * shape.head_dim * shape.context * passes
     expected = 3 * (flops.forward - flops.scores + full_square)
