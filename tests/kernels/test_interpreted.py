@@ -1,6 +1,7 @@
 """Runs tests/kernels/interpreted in processes where Triton interprets its kernels.
 
-To run one of them alone: TRITON_INTERPRET=1 pytest tests/kernels/interpreted/test_cases.py
+One of them alone: TRITON_INTERPRET=1 pytest tests/kernels/interpreted/test_cases.py
+The whole grid takes minutes and runs on demand: the same with test_grid.py.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import pytest
 
 pytest.importorskip("triton")
 FOLDER = Path(__file__).parent / "interpreted"
-SLOW = ["test_grid"]
-FAST = sorted(path.stem for path in FOLDER.glob("test_*.py") if path.stem not in SLOW)
+ON_DEMAND = {"test_grid"}
+FILES = sorted({path.stem for path in FOLDER.glob("test_*.py")} - ON_DEMAND)
 
 
 def run_interpreted(file: str) -> subprocess.CompletedProcess[str]:
@@ -36,16 +37,9 @@ def run_interpreted(file: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("file", FAST)
+@pytest.mark.parametrize("file", FILES)
 def test_passes_in_the_interpreter(file: str) -> None:
     ran = run_interpreted(file)
     assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-2000:]
     assert " passed" in ran.stdout
     assert "skipped" not in ran.stdout
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("file", SLOW)
-def test_the_grid_passes_in_the_interpreter(file: str) -> None:
-    ran = run_interpreted(file)
-    assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-2000:]

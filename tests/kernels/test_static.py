@@ -10,10 +10,12 @@ import torch
 
 triton = pytest.importorskip("triton")
 
+from kernels.attention.forward import launch_forward  # noqa: E402
 from kernels.attention.problem import Options  # noqa: E402
 from kernels.attention.tuning import Pass  # noqa: E402
 from kernels.static import (  # noqa: E402
     CARDS,
+    PLAIN,
     Loop,
     Resources,
     _instructions,
@@ -21,6 +23,7 @@ from kernels.static import (  # noqa: E402
     as_row,
     baseline,
     compile_attention,
+    compiling_for,
     key_of,
     regressions,
     violations,
@@ -55,8 +58,17 @@ def test_the_shipped_tiles_compile_and_are_no_worse_than_the_baseline(name: str)
 
 def test_every_feature_compiles_at_once() -> None:
     options = Options(causal=False, window=9, scale=0.1, softcap=20.0)
-    compiled = compile_attention(CARDS["sm_90"], 16, torch.float16, options, packed=True)
-    assert [violations(found, CARDS["sm_90"]) for found in compiled.values()] == [[], [], []]
+    compiled = compile_attention(CARDS["sm_120"], 16, torch.float16, options, packed=True)
+    assert [violations(found, CARDS["sm_120"]) for found in compiled.values()] == [[], [], []]
+
+
+def test_no_recompilation_as_the_number_of_tokens_changes() -> None:
+    with compiling_for(CARDS["sm_80"]) as compiled:
+        for tokens in (1, 64, 100, 4096):
+            q = torch.empty(2, 1, tokens, 16, dtype=torch.bfloat16)
+            launch_forward(q, q, q, PLAIN)
+    assert len(compiled) == 4
+    assert len({id(each) for each in compiled}) == 1
 
 
 def test_the_baseline_holds_no_violation() -> None:

@@ -1,4 +1,4 @@
-"""The full grid of masks, features, ragged lengths, tiles, strides and types. Minutes, so `slow`."""
+"""The full grid of masks, features, ragged lengths, tiles, strides and types. On demand: it takes minutes."""
 
 from __future__ import annotations
 
