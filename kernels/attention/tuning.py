@@ -88,6 +88,9 @@ HOPPER: Table = {
         256: Tile(64, 32, 8, 2),
     },
 }
+BLACKWELL: Table = HOPPER | {
+    Pass.forward: HOPPER[Pass.forward] | {128: Tile(128, 64, 8, 2), 256: Tile(128, 32, 8, 2)},
+}
 SMALL: Table = {
     Pass.forward: {
         16: Tile(64, 64, 4, 2),
@@ -114,7 +117,7 @@ SMALL: Table = {
 TILES = {
     Family.sm_80: AMPERE,
     Family.sm_90: HOPPER,
-    Family.sm_100: HOPPER,
+    Family.sm_100: BLACKWELL,
     Family.small: SMALL,
     Family.amd: SMALL,
 }
@@ -173,7 +176,7 @@ def padded_width(head_dim: int) -> int:
 
 
 def launch_options(tile: Tile) -> dict[str, int]:
-    """Fused multiply-add is asked for: x * factor - shift is one instruction, and Triton's default changes."""
+    """Fused multiply-add is asked for, as x * factor - shift wants it and Triton's default changes."""
     return {"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True}
 
 
