@@ -93,7 +93,7 @@ def test_text_in_scored_forecast_out(harness, words, tmp_path):
 
     run("sweep", "group=four", FOUR)
     assert json.loads(run("status", "group=four", "format=json"))["counts"] == {"done": 4}
-    assert "4 usable runs cannot determine the 5 parameters" in run("fit", "group=four", code=1)
+    assert "4 usable rows cannot determine the 5 free parameters" in run("fit", "group=four", code=1)
 
     run("plan", "group=grid", GRID, "write=true")
     plant(tmp_path / "runs" / "grid")
@@ -148,7 +148,7 @@ def test_runs_of_two_corpora_do_not_mix(harness, words, tmp_path):
     claim(RunDirectory(odd.path)).finish(record)
     done = harness("fit", *words, "group=grid", cwd=tmp_path)
     assert done.returncode == 1
-    assert "corpora" in done.stderr
+    assert "different corpus_hash" in done.stderr
 
 
 def test_hydras_own_multirun_lands_in_the_same_store(harness, words, tmp_path):

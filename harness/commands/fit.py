@@ -48,7 +48,8 @@ from harness.laws.checklist import checklist, checklist_json
 from harness.laws.config import OTHER_RESPONSES
 from harness.laws.conventions import in_flops
 from harness.laws.fit import FitStatus, fit_law
-from harness.laws.intervals import fit_json
+from harness.laws.forms.catalogue import FORMS
+from harness.laws.intervals import check_points, fit_json
 from harness.laws.observations import Observations
 from harness.laws.sensitivity import sensitivity
 from harness.report.approaches import print_approaches
@@ -91,6 +92,7 @@ def main(settings: Settings) -> None:
 
         respond(settings, settings.at, settings.checkpoints)
         return
+    check_points(FORMS[settings.fit.law.name.value], settings.at)
     observed = observe(settings, settings.fit.params, settings.fit.unit)
     observations = in_flops(observed, settings.fit.flops)
     budgets = tuple(settings.flops)

@@ -21,10 +21,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from scipy import special
 
 from harness.errors import WrongInput
 from harness.forecast.backtest import Backtest, rolling_origin
@@ -196,7 +196,7 @@ def predict_point(
     params, tokens = np.array([target.params]), np.array([target.tokens])
     by_member = ensemble.member_log_loss(params, tokens)[:, 0]
     point = float(by_member.mean())
-    z = float(special.ndtri(0.5 + config.level / 2))
+    z = NormalDist().inv_cdf(0.5 + config.level / 2)
     ratio = target.budget / float(observations.flops.max())
     low, high = fit_quantiles(target, config, ensemble)
     noise = run_noise(fit)

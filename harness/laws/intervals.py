@@ -15,6 +15,7 @@ from harness.laws.config import FitConfig, IntervalMethod
 from harness.laws.conventions import SIX_ND, TokenCost, token_cost
 from harness.laws.figures import Figure, allocation_exponent, loss_at, optimum_figures, parameter
 from harness.laws.fit import Fit
+from harness.laws.forms.form import Form
 from harness.laws.identify import SeedNoise
 from harness.laws.observations import Observations
 from harness.laws.profile import profile
@@ -89,6 +90,7 @@ def fit_json(
     `budgets` are FLOPs; by default 1, 10 and 100 times the largest run. A law of compute alone has a loss
     at each budget (`frontier`), no allocation. Raises WrongInput for an `at` the law cannot answer.
     """
+    check_points(fit.form, at)
     cost = token_cost(observations, config.flops)
     largest = cost.largest(observations)
     flops = tuple(budgets) or tuple(multiple * largest for multiple in MULTIPLES)
@@ -112,7 +114,7 @@ def fit_json(
         "bootstrap": doubt.replicates and bootstrap_json(doubt.replicates, config),
         "optimum": [optimum_json(doubt, c, given, cost) for c in flops] if allocates else [],
         "frontier": [] if allocates else [point_json(doubt, {"flops": c}) for c in flops],
-        "predictions": [point_json(doubt, named_point(fit, point, given)) for point in at],
+        "predictions": [point_json(doubt, named_point(point, given)) for point in at],
     }
 
 
@@ -123,12 +125,17 @@ def fresh(observations: Observations, fit: Fit) -> dict[str, float]:
     return {"unique_tokens": float(np.max(observations.unique_tokens))}
 
 
-def named_point(fit: Fit, point: Sequence[float], given: Mapping[str, float]) -> dict[str, float]:
+def check_points(form: Form, at: Sequence[Sequence[float]]) -> None:
+    """Raises WrongInput for an entry of `at` that the law cannot answer; fitting takes longer than asking."""
+    if at and not form.allocates:
+        raise WrongInput(f"at=: {form.name} is a law of {', '.join(form.columns)}; ask it at flops=[...]")
+    for point in at:
+        if len(point) not in (2, 3) or any(not (math.isfinite(x) and x > 0) for x in point):
+            raise WrongInput(f"at=: {list(point)} is not [params, tokens] or [params, tokens, unique tokens]")
+
+
+def named_point(point: Sequence[float], given: Mapping[str, float]) -> dict[str, float]:
     """Columns of one entry of `at`; a third number is unique tokens."""
-    if not fit.form.allocates:
-        raise WrongInput(f"at=: {fit.law} is a law of {', '.join(fit.form.columns)}; ask it at flops=[...]")
-    if len(point) not in (2, 3) or any(not (math.isfinite(x) and x > 0) for x in point):
-        raise WrongInput(f"at=: {list(point)} is not [params, tokens] or [params, tokens, unique tokens]")
     return {**given, **dict(zip(("params", "tokens", "unique_tokens"), map(float, point), strict=False))}
 
 

@@ -25,9 +25,10 @@ def print_fit(result: dict[str, Any]) -> None:
     level = f"{result['level']:.0%} interval ({result['interval_method']})"
     print_table(f"{result['law']}: {result['status']}", ("parameter", "value", level), rows)
     if result["optimum"]:
-        optima = [optimum_row(o) for o in result["optimum"]]
+        optima = [row for optimum in result["optimum"] for row in optimum_rows(optimum)]
         counted = result["conventions"]["flops_of_optimum"]
         print_table(f"compute-optimal allocation, FLOPs {counted}", OPTIMUM, optima)
+        print_lines(*(f"{o['flops']:.3g} FLOPs: {o['reason']}" for o in result["optimum"] if "reason" in o))
     for point in result.get("frontier", ()):
         loss = f"{point['loss']:.4f}, interval {span(loss_of(point['interval']))}"
         print_lines(f"best loss at {point['flops']:.3g} FLOPs: {loss}")
@@ -44,7 +45,7 @@ def print_fit(result: dict[str, Any]) -> None:
     )
 
 
-OPTIMUM = ("FLOPs", "params", "tokens", "tokens/param", "loss", "loss interval", "of one run")
+OPTIMUM = ("FLOPs", "params", "tokens", "tokens/param", "loss", "loss of one run")
 
 
 def loss_of(interval: dict[str, Any] | None, name: str = "loss") -> Sequence[float | None] | None:
@@ -56,20 +57,23 @@ def prediction_row(point: dict[str, Any]) -> tuple[str, ...]:
     return (si(point["params"]), si(point["tokens"]), f"{point['loss']:.4f}", *spans)
 
 
-def optimum_row(optimum: dict[str, Any]) -> tuple[str, ...]:
+def optimum_rows(optimum: dict[str, Any]) -> list[tuple[str, ...]]:
+    """The figures, and under them their intervals."""
     flops = f"{optimum['flops']:.3g}"
     if optimum["params"] is None:
-        return (flops, *["-"] * (len(OPTIMUM) - 1))
-    interval = optimum["interval"]
-    return (
-        flops,
-        si(optimum["params"]),
-        si(optimum["tokens"]),
-        f"{optimum['tokens_per_param']:.3g}",
-        f"{optimum['loss']:.4f}",
-        span(loss_of(interval)),
-        span(loss_of(interval, "loss_one_run")),
-    )
+        return [(flops, *["-"] * (len(OPTIMUM) - 1))]
+    counts, ratio = (si(optimum["params"]), si(optimum["tokens"])), f"{optimum['tokens_per_param']:.3g}"
+    figures = (flops, *counts, ratio, f"{optimum['loss']:.4f}", "")
+    if (interval := optimum["interval"]) is None:
+        return [figures]
+    sizes = (count_span(interval[name]) for name in ("params", "tokens"))
+    losses = (span(interval[name]) for name in ("loss", "loss_one_run"))
+    return [figures, ("", *sizes, span(interval["tokens_per_param"], ".3g"), *losses)]
+
+
+def count_span(interval: Sequence[float | None]) -> str:
+    low, high = (si(end) if end is not None else "open" for end in interval)
+    return f"[{low}, {high}]"
 
 
 def number(value: float | None) -> str:
