@@ -128,7 +128,12 @@ FLOAT32: Table = {
 }
 """Small tiles that fit every card: float32 is for checking, not for speed."""
 
-FEATURED = {(Family.sm_80, Pass.keys_values, 64): Tile(64, 32, 4, 2)}
+FEATURED = {
+    (Family.sm_80, Pass.forward, 128): Tile(128, 32, 8, 2),
+    (Family.sm_80, Pass.keys_values, 32): Tile(128, 64, 8, 2),
+    (Family.sm_80, Pass.keys_values, 64): Tile(64, 32, 4, 2),
+    (Family.small, Pass.keys_values, 128): Tile(32, 32, 4, 1),
+}
 """Where documents, a window or a softcap would make the plain tile spill in its main loop."""
 
 INTERPRETER_TILE = Tile(rows=32, columns=16, warps=4, stages=1)
