@@ -12,10 +12,9 @@ import numpy.typing as npt
 from harness.errors import CannotAnswer, HarnessError
 from harness.laws.config import FitConfig, FlopsKind, LawConfig, LawName, LossFunction, LossUnit, ParamsKind
 from harness.laws.conventions import token_cost
-from harness.laws.fit import Fit, fit_form, fit_law
-from harness.laws.forms.catalogue import FORMS
+from harness.laws.fit import Fit, fit_law
 from harness.laws.observations import FLOPS_6ND, SAME_SIZE, Observations, best_of_cell, cells
-from harness.laws.solve import Objective, Response, robust_scale
+from harness.laws.solve import robust_scale
 from harness.laws.surfaces import Floats
 
 FitRows = Callable[[Observations], Fit]
@@ -51,12 +50,6 @@ class Alternative:
     rows: Observations | None = None
     reason: str = ""
     counts: bool = True
-
-
-def fit_loss_itself(rows: Observations, law: LawConfig) -> Fit:
-    """Least squares of L instead of ln L."""
-    how = Objective(response=Response.loss, delta=math.inf)
-    return fit_form(FORMS[law.name.value], rows.columns, rows.loss, how, rows.weights)
 
 
 def alternatives(
@@ -108,21 +101,15 @@ def other_flops(rows: Observations, config: FitConfig, fitted: Fit) -> Iterator[
 def other_losses(rows: Observations, config: FitConfig) -> Iterator[Alternative]:
     law = config.law
     others = [replace(law, loss=LossFunction.huber, delta=delta) for delta in DELTAS]
-    others.append(replace(law, loss=LossFunction.least_squares))
+    squares = (LossFunction.least_squares, LossFunction.least_squares_loss)
+    others += [replace(law, loss=loss) for loss in squares]
     for other in others:
-        if other.effective_delta != law.effective_delta:
+        if other.loss_label != law.loss_label:
             yield refitted("loss function", loss_label(other), other, rows, config)
-    yield Alternative(
-        choice="loss function",
-        label="least squares of L",
-        fit=lambda r: fit_loss_itself(r, law),
-        flops=config.flops,
-        rows=rows,
-    )
 
 
 def loss_label(law: LawConfig) -> str:
-    return "least squares of ln L" if math.isinf(law.effective_delta) else f"huber {law.delta:g}"
+    return "least squares of ln L" if law.loss is LossFunction.least_squares else law.loss_label
 
 
 def other_laws(rows: Observations, config: FitConfig) -> Iterator[Alternative]:

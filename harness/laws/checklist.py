@@ -21,7 +21,7 @@ from harness.laws.config import FitConfig, IntervalMethod, LawConfig, LossFuncti
 from harness.laws.fit import Fit
 from harness.laws.identify import seed_noise
 from harness.laws.observations import Observations, cells, levels, summary
-from harness.laws.solve import initialisation
+from harness.laws.solve import initialisation, objective_of
 from harness.laws.surfaces import Floats
 
 FORM, SETUP, EXTRACTION, FITTING = "form", "training setup", "data extraction", "fitting"
@@ -78,7 +78,7 @@ def form_items(observations: Observations, fitted: Fit) -> Iterator[Item]:
     held = fitted.conventions["held"]
     yield Item(FORM, "form", formula(fitted))
     yield Item(FORM, "parameters fitted", f"{', '.join(fitted.params)}; held: {held}")
-    yield Item(FORM, "loss", f"in {observations.loss_unit.value}; residuals are of ln L")
+    yield Item(FORM, "loss", f"in {observations.loss_unit.value}; residuals are of {fitted.conventions['response']}")
 
 
 def formula(fitted: Fit) -> str:
@@ -210,8 +210,8 @@ def fitting_items(fitted: Fit, config: FitConfig) -> Iterator[Item]:
 
 
 def objective(law: LawConfig) -> str:
-    if law.loss is LossFunction.least_squares:
-        return "sum of squares of the residuals of ln L"
+    if law.loss is not LossFunction.huber:
+        return f"sum of squares of the residuals of {objective_of(law).response.value}"
     return f"sum of Huber losses of the residuals of ln L, delta {law.delta:g}"
 
 

@@ -60,10 +60,13 @@ class LossUnit(Enum):
 
 
 class LossFunction(Enum):
-    """Of the residual in log loss."""
+    """Of the residual in ln L; the last two take least squares of L itself, as Gadre et al. 2403.08540 do,
+    or of ln(1 + L), as Caballero et al. 2210.14891 do."""
 
     huber = "huber"
     least_squares = "least_squares"
+    least_squares_loss = "least_squares_loss"
+    least_squares_log1p = "least_squares_log1p"
 
 
 class Resampling(Enum):
@@ -85,6 +88,13 @@ class IntervalMethod(Enum):
 
     bootstrap = "bootstrap"
     profile = "profile"
+
+
+SQUARES = {
+    LossFunction.least_squares: "least squares",
+    LossFunction.least_squares_loss: "least squares of L",
+    LossFunction.least_squares_log1p: "least squares of ln(1 + L)",
+}
 
 
 @dataclass(kw_only=True)
@@ -119,8 +129,12 @@ class LawConfig:
     @property
     def label(self) -> str:
         """Such as 'chinchilla, huber 0.001, weak prior'."""
-        loss = f"huber {self.delta:g}" if self.loss is LossFunction.huber else "least squares"
-        return f"{self.name.value}, {loss}" + (", weak prior" if self.weak_prior else "")
+        return f"{self.name.value}, {self.loss_label}" + (", weak prior" if self.weak_prior else "")
+
+    @property
+    def loss_label(self) -> str:
+        """Such as 'huber 0.001' or 'least squares of L'."""
+        return f"huber {self.delta:g}" if self.loss is LossFunction.huber else SQUARES[self.loss]
 
 
 FEWEST_BOOTSTRAPS = 20

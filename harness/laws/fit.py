@@ -20,7 +20,7 @@ from harness.laws.forms.optimum import optimum
 from harness.laws.identify import Boundary, Check, Grade, SeedNoise, boundaries, identify, seed_noise
 from harness.laws.observations import FLOPS_6ND, Observations
 from harness.laws.profile import Profile, covariance, profile
-from harness.laws.solve import Objective, Solution, solve_form
+from harness.laws.solve import Objective, Solution, objective_of, solve_form
 from harness.laws.surfaces import Floats
 from harness.runs import Skipped
 
@@ -172,7 +172,7 @@ def fit_observed(observations: Observations, form: Form, config: LawConfig, leve
 def solve(observations: Observations, config: LawConfig, form: Form | None = None) -> Solution:
     """The optimum alone, unjudged: of `form`, else of the law that `config` names."""
     form = form or FORMS[config.name.value]
-    how = Objective(delta=config.effective_delta, weak_prior=config.weak_prior)
+    how = objective_of(config)
     runs = np.arange(len(observations))
     if observations.clusters:
         runs = np.unique(observations.clusters, return_inverse=True)[1]

@@ -15,8 +15,16 @@ import pytest
 from harness.commands.fit import Settings
 from harness.config import compose_all
 from harness.errors import CannotAnswer, WrongInput
-from harness.laws.alternatives import drop_rules, fit_loss_itself
-from harness.laws.config import FitConfig, FlopsKind, LawConfig, LawName, LossUnit, ParamsKind
+from harness.laws.alternatives import drop_rules
+from harness.laws.config import (
+    FitConfig,
+    FlopsKind,
+    LawConfig,
+    LawName,
+    LossFunction,
+    LossUnit,
+    ParamsKind,
+)
 from harness.laws.conventions import token_cost
 from harness.laws.fit import fit_law
 from harness.laws.observations import FLOPS_GIVEN, Observations, Row, collect
@@ -138,7 +146,7 @@ def test_leaving_embeddings_out_of_n_raises_the_exponent():
 
 
 def test_least_squares_of_the_loss_itself_recovers_a_planted_law():
-    fit = fit_loss_itself(planted_sweep(0, 0.0), LawConfig())
+    fit = fit_law(planted_sweep(0, 0.0), LawConfig(loss=LossFunction.least_squares_loss))
     truth = {"A": 60.0, "B": 300.0, "E": 1.6, "alpha": 0.35, "beta": 0.36}
     assert fit.params == pytest.approx(truth, rel=1e-3)
 

@@ -21,7 +21,7 @@ from harness.laws.responses.resample import resample
 from harness.laws.responses.result import ResponseFit, bootstrap_json
 from harness.laws.responses.source import Source, run_numbers, within
 from harness.laws.responses.step import Step, fit_step
-from harness.laws.solve import Objective, Response
+from harness.laws.solve import Objective, Response, objective_of
 from harness.laws.surfaces import Floats
 from harness.laws.tables import ColumnTable
 
@@ -76,7 +76,7 @@ def fit_downstream(source: Source, config: FitConfig, checkpoints: Source | None
 
 def fit_loss(table: ColumnTable, size: str, config: FitConfig) -> Step:
     columns = {"params": table.values[size], "tokens": table.values["tokens"]}
-    return fit_step(CHINCHILLA, columns, table.values["loss"], Objective(delta=config.law.effective_delta))
+    return fit_step(CHINCHILLA, columns, table.values["loss"], objective_of(config.law))
 
 
 def fit_accuracy(loss: Floats, accuracy: Floats) -> Step:

@@ -11,7 +11,7 @@ from harness.laws.responses.resample import resample
 from harness.laws.responses.result import ResponseFit, bootstrap_json
 from harness.laws.responses.source import Source
 from harness.laws.responses.step import fit_step
-from harness.laws.solve import Objective
+from harness.laws.solve import objective_of
 from harness.laws.surfaces import Floats
 
 
@@ -20,7 +20,7 @@ def fit_progress(source: Source, config: FitConfig) -> ResponseFit:
     size = f"params_{config.params.value}"
     table = source.read(size, "tokens", "year", "loss")
     columns = {"params": table.values[size], "tokens": table.values["tokens"], "year": table.values["year"]}
-    step = fit_step(PROGRESS, columns, table.values["loss"], Objective(delta=config.law.effective_delta))
+    step = fit_step(PROGRESS, columns, table.values["loss"], objective_of(config.law))
     replicates = resample((step,), config)
     return ResponseFit(
         law=LawName.progress,
