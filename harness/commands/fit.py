@@ -43,7 +43,7 @@ from harness.commands.observe import observe, run_columns
 from harness.commands.root import Experiment, Format
 from harness.config import verb
 from harness.errors import CannotAnswer
-from harness.laws.approaches import compare, comparison_budgets, unanswered
+from harness.laws.approaches.compare import compare, comparison_budgets, unanswered
 from harness.laws.checklist import checklist, checklist_json
 from harness.laws.config import OTHER_RESPONSES
 from harness.laws.conventions import in_flops

@@ -78,7 +78,8 @@ def form_items(observations: Observations, fitted: Fit) -> Iterator[Item]:
     held = fitted.conventions["held"]
     yield Item(FORM, "form", formula(fitted))
     yield Item(FORM, "parameters fitted", f"{', '.join(fitted.params)}; held: {held}")
-    yield Item(FORM, "loss", f"in {observations.loss_unit.value}; residuals are of {fitted.conventions['response']}")
+    response = fitted.conventions["response"]
+    yield Item(FORM, "loss", f"in {observations.loss_unit.value}; residuals are of {response}")
 
 
 def formula(fitted: Fit) -> str:

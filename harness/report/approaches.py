@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.laws.approaches import Answer, Approach
+from harness.laws.approaches.compare import Answer, Approach
 from harness.report.fits import number, span
 from harness.report.terminal import print_lines, print_table, si
 

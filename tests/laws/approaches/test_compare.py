@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.laws.approaches import Answer, compare, comparison_budgets, unanswered
+from harness.laws.approaches.compare import Answer, compare, comparison_budgets, unanswered
 from harness.laws.config import FitConfig
 from harness.laws.fit import FitStatus, fit_law
 from harness.laws.intervals import fit_json

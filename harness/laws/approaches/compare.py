@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from harness.laws.allocation import Allocation
+from harness.laws.approaches.allocation import Allocation
+from harness.laws.approaches.envelope import BudgetOptimum, Envelope, fit_envelope
+from harness.laws.approaches.isoflop import IsoFlop, fit_isoflop
+from harness.laws.approaches.slices import SLICE_WIDTH
 from harness.laws.bootstrap import Interval, finite
 from harness.laws.config import FitConfig
-from harness.laws.envelope import BudgetOptimum, Envelope, fit_envelope
 from harness.laws.fit import FitStatus
 from harness.laws.intervals import MULTIPLES
-from harness.laws.isoflop import IsoFlop, fit_isoflop
 from harness.laws.observations import Observations
-from harness.laws.slices import SLICE_WIDTH
 
 
 class Approach(Enum):

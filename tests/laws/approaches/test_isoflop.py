@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from harness.laws.approaches.isoflop import IsoFlop, fit_isoflop
+from harness.laws.approaches.slices import SliceFault, find_slices
 from harness.laws.config import FitConfig
-from harness.laws.isoflop import IsoFlop, fit_isoflop
 from harness.laws.observations import Observations
-from harness.laws.slices import SliceFault, find_slices
 from harness.laws.tables import observations_from_table
 
 from ..public_data import planted_sweep, public_table

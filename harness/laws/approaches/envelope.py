@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.errors import CannotAnswer
-from harness.laws.allocation import FEWEST_BUDGETS, SPAN, Allocation, fit_line
+from harness.laws.approaches.allocation import FEWEST_BUDGETS, SPAN, Allocation, fit_line
+from harness.laws.approaches.noise import fit_surface
+from harness.laws.approaches.slices import FEWEST_POINTS, SLICE_WIDTH, RowNumbers, SliceFault, find_slices
 from harness.laws.config import FitConfig
-from harness.laws.noise import fit_surface
 from harness.laws.observations import SAME_SIZE, Observations, levels
-from harness.laws.slices import FEWEST_POINTS, SLICE_WIDTH, RowNumbers, SliceFault, find_slices
 from harness.laws.surfaces import Floats
 
 GRID_PER_GAP = 25

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from harness.errors import WrongInput
-from harness.laws.allocation import fit_line
-from harness.laws.config import FitConfig, LossUnit, ParamsKind
-from harness.laws.counting import (
+from harness.laws.approaches.allocation import fit_line
+from harness.laws.approaches.counting import (
     exponent_without_embeddings,
     fit_gamma,
     local_exponent,
@@ -20,7 +19,8 @@ from harness.laws.counting import (
     optimal_flops,
     total_params,
 )
-from harness.laws.envelope import Envelope, fit_envelope
+from harness.laws.approaches.envelope import Envelope, fit_envelope
+from harness.laws.config import FitConfig, LossUnit, ParamsKind
 from harness.laws.fit import fit_form
 from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.observations import FLOPS_GIVEN, Observations, Row, collect

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from harness.laws.approaches.envelope import fit_envelope, size_curves
 from harness.laws.config import FitConfig, LossUnit, ParamsKind
-from harness.laws.envelope import fit_envelope, size_curves
 from harness.laws.observations import FLOPS_6ND, Observations, Row, collect
 
 from ..public_data import planted_sweep

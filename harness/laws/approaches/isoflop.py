@@ -15,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.errors import CannotAnswer
-from harness.laws.allocation import FEWEST_BUDGETS, SPAN, Allocation, fit_line
+from harness.laws.approaches.allocation import FEWEST_BUDGETS, SPAN, Allocation, fit_line
+from harness.laws.approaches.noise import Surface, fit_surface
+from harness.laws.approaches.slices import REACH, SLICE_WIDTH, Sampled, Slice, SliceFault, find_slices, sample
 from harness.laws.bootstrap import interval
 from harness.laws.config import FitConfig
 from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.identify import LARGEST_RESIDUAL
-from harness.laws.noise import Surface, fit_surface
 from harness.laws.observations import Observations
-from harness.laws.slices import REACH, SLICE_WIDTH, Sampled, Slice, SliceFault, find_slices, sample
 from harness.laws.surfaces import Floats
 
 LARGEST_BIAS = 0.5
