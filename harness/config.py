@@ -104,6 +104,9 @@ def task_overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
+QUOTED_TWICE = 'text with = < > or quotes is quoted twice: \'where=["loss<3","group=a"]\''
+
+
 def explain(error: BaseException) -> str:
     """One line out of Hydra's and OmegaConf's many, with the reason behind a refused override."""
     text = gist(error)
@@ -113,7 +116,9 @@ def explain(error: BaseException) -> str:
         )
     if text.startswith("LexerNoViableAlt"):
         typed = text.split(": ", 1)[-1].removesuffix(" ^")
-        return f"cannot read {typed}; text with < > or quotes is quoted twice: 'where=[\"loss<3\"]'"
+        return f"cannot read {typed}; {QUOTED_TWICE}"
+    if text.startswith("no viable alternative") and "=" in text:
+        return f"cannot read {text.rpartition('at input ')[2]}; {QUOTED_TWICE}"
     behind = gist(error.__cause__) if error.__cause__ is not None else ""
     return f"{text}: {behind}" if behind and behind not in text else text
 

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 
 from harness.commands.fit import Settings
+from harness.commands.observe import observe
 from harness.commands.respond import respond
 from harness.config import compose_all
-from harness.errors import WrongInput
-from harness.laws.config import OTHER_RESPONSES
+from harness.errors import CannotAnswer, WrongInput
+from harness.laws.config import OTHER_RESPONSES, Resampling
+from harness.laws.fit import fit_law
+from harness.laws.intervals import uncertainty
 from harness.laws.responses.catalogue import RESPONSE_LAWS
+
+from .public_data import public_table
 
 
 def table(path, header, rows):
@@ -69,6 +74,11 @@ def test_every_law_of_another_response_is_in_the_catalogue():
         (("law=reward", "runs=t.csv"), "no column 'compute'"),
         ((*WORDS, "runs=t.csv", "checkpoints=t.csv"), "checkpoints= is for law=downstream"),
         (("law=chinchilla", "runs=t.csv", "checkpoints=t.csv"), "checkpoints="),
+        ((*WORDS, "runs=t.csv", "fit.intervals=profile"), "fit.intervals=bootstrap"),
+        (("law=learning_rate", "runs=t.csv", "fit.resampling=residuals"), "use fit.resampling=cases"),
+        (("law=batch_size", "runs=t.csv", "fit.resampling=sizes"), "redraws whole cells"),
+        (("law=learning_rate", "runs=t.csv", "where=[stage=rl]"), "is quoted twice"),
+        (("law=learning_rate", "runs=t.csv", "where=[stage!=rl]"), "is quoted twice"),
     ],
 )
 def test_wrong_words(tmp_path, monkeypatch, words, said):
@@ -76,3 +86,36 @@ def test_wrong_words(tmp_path, monkeypatch, words, said):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WrongInput, match=re.escape(said)):
         asked(*words)
+
+
+def test_an_empty_count_of_parameters_names_the_one_to_choose():
+    said = "params_total is empty on all 708 rows; add fit.params=non_embedding"
+    with pytest.raises(WrongInput, match=re.escape(said)):
+        asked("law=batch_size", f"runs={public_table('steplaw_moe.csv')}")
+
+
+def test_the_words_of_a_refused_resampling_can_be_typed(tmp_path, monkeypatch):
+    """Three sizes are too few to redraw: the setting that the refusal names is the one that then works."""
+    rows = [(n, d, 2 + n**-0.3 * 100 + d**-0.3 * 400) for n in (1e6, 1e7, 1e8) for d in (1e8, 1e9, 1e10)]
+    table(tmp_path / "t.csv", "params_total,tokens,loss", rows)
+    monkeypatch.chdir(tmp_path)
+    words = ["runs=t.csv", "fit.bootstraps=20"]
+
+    def drawn(*more):
+        settings = compose_all("fit", Settings, [[*words, *more]])[0]
+        rows = observe(settings, settings.fit.params)
+        return uncertainty(fit_law(rows, settings.fit.law), settings.fit).replicates
+
+    with pytest.raises(CannotAnswer) as caught:
+        drawn("fit.resampling=sizes")
+    advised = str(caught.value).split("use ")[1]
+    assert advised == "fit.resampling=residuals"
+    assert drawn(advised).resampling is Resampling.residuals
+
+
+def test_losses_off_the_law_of_their_step_are_refused(capsys):
+    """All 35 runs, up to 25 times the compute-optimal ratio: 2.1 % off, more than a law of N and D may be."""
+    words = ("law=downstream_error", "columns={error: err_avg17}", "fit.bootstraps=0")
+    with pytest.raises(CannotAnswer, match=r"the residual is 2\.11% of the loss, the limit 2%"):
+        asked(*words, f"runs={public_table('gadre_overtrain.csv')}", "where=['group=rpj']", "format=json")
+    assert json.loads(capsys.readouterr().out)["status"] == "not_identified"

@@ -118,7 +118,7 @@ def redrawn_targets(solution: Solution, count: int, rng: np.random.Generator) ->
 def size_clusters(solution: Solution) -> RowNumbers:
     """The cluster of each row: sizes within `SAME_SIZE` of one another belong together."""
     if "params" not in solution.rows:
-        raise CannotAnswer("a law that does not see params cannot resample sizes; use resampling=cases")
+        raise CannotAnswer("a law that does not see params cannot resample sizes; use fit.resampling=cases")
     logs = np.log(solution.rows["params"])
     order = np.argsort(logs, kind="stable")
     cluster = np.empty(len(logs), dtype=np.intp)
@@ -129,7 +129,7 @@ def size_clusters(solution: Solution) -> RowNumbers:
 def run_clusters(solution: Solution) -> RowNumbers:
     """Rows of one run, such as the branches of a trunk, belong together."""
     if solution.runs is None:
-        raise CannotAnswer("these rows do not say which run they belong to; use resampling=cases")
+        raise CannotAnswer("these rows do not say which run they belong to; use fit.resampling=cases")
     return enough(np.unique(solution.runs, return_inverse=True)[1], "runs")
 
 
@@ -137,7 +137,7 @@ def enough(cluster: RowNumbers, what: str) -> RowNumbers:
     if cluster.max() + 1 < FEWEST_CLUSTERS:
         raise CannotAnswer(
             f"resampling {what} needs at least {FEWEST_CLUSTERS} of them, here are {cluster.max() + 1}; "
-            "use resampling=residuals"
+            "use fit.resampling=residuals"
         )
     return cluster
 

@@ -64,9 +64,12 @@ def read_columns(
     filter that is not there, CannotAnswer when no row is left.
     """
     filters = [parse_filter(text) for text in where]
-    table = mapped(load(path), columns, names)
+    table = with_body_and_head(mapped(load(path), columns, names))
+    sizes = [params_column_of(table, kind) for kind in ParamsKind if f"params_{kind.value}" in names]
     need(table, (*names, *(f.column for f in filters)))
     kept, dropped = filtered(table, filters)
+    for size in sizes:
+        require_params(table, [row for _, row in kept if not fault_of(row)], size)
     rows: list[tuple[str, list[float]]] = []
     seen: set[tuple[str, ...]] = set()
     for label, cells in kept:
@@ -82,6 +85,12 @@ def read_columns(
         labels=tuple(label for label, _ in rows),
         dropped=tuple(dropped),
     )
+
+
+def require_params(table: Table, rows: Sequence[Cells], size: str) -> None:
+    """Raises WrongInput when no row says its `size`, with the count of N to choose instead."""
+    if rows and not any(row[size] for row in rows):
+        raise WrongInput(empty_params(table, rows, size))
 
 
 def repetition(cells: Cells, seen: set[tuple[str, ...]]) -> str:
@@ -111,8 +120,7 @@ def observations_from_table(
     need(table, ("tokens", "loss", *(f.column for f in filters)))
     kept, dropped = filtered(table, filters)
     cells = [row for _, row in kept if not fault_of(row)]
-    if cells and not any(row[params_column] for row in cells):
-        raise WrongInput(empty_params(table, cells, params_column))
+    require_params(table, cells, params_column)
     refuse_mixtures(path, cells)
     rows = [row_of_cells(label, row, params_column) for label, row in kept]
     unit = loss_unit_of(cells, columns.get("loss", "loss"))

@@ -35,7 +35,7 @@ def test_over_training_constants_of_gadre():
     assert [point["loss"] for point in found["predictions"]] == pytest.approx([2.5198, 2.4427], abs=5e-5)
     assert found["conventions"]["response"] == "L"
     assert found["conventions"]["loss_function"] == "least squares"
-    assert "overtrain, least squares of L" == settings.fit.law.label
+    assert settings.fit.law.label == "overtrain, least squares of L"
 
 
 def test_chinchilla_below_1e21_by_least_squares_of_the_loss():

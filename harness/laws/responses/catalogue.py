@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harness.errors import WrongInput
-from harness.laws.config import FitConfig, LawName
+from harness.laws.config import FitConfig, IntervalMethod, LawName
 from harness.laws.responses.coverage import fit_coverage
 from harness.laws.responses.downstream import fit_downstream, fit_downstream_error
 from harness.laws.responses.optima import fit_batch_size, fit_learning_rate
@@ -26,7 +26,12 @@ RESPONSE_LAWS: dict[LawName, Callable[[Source, FitConfig], ResponseFit]] = {
 
 
 def fit_response_law(source: Source, config: FitConfig, checkpoints: Source | None = None) -> ResponseFit:
-    """Raises WrongInput for `checkpoints` of a law that has no use for them."""
+    """Raises WrongInput for `checkpoints` of a law that has no use for them, or profile intervals."""
+    if config.intervals is IntervalMethod.profile:
+        raise WrongInput(
+            f"fit.intervals=profile: law={config.law.name.value} resamples its steps together; "
+            "use fit.intervals=bootstrap"
+        )
     if checkpoints is None:
         return RESPONSE_LAWS[config.law.name](source, config)
     if config.law.name is not LawName.downstream:

@@ -10,7 +10,7 @@ from harness.errors import CannotAnswer, WrongInput
 from harness.laws.config import FitConfig, LawName
 from harness.laws.forms.coverage import COVERAGE
 from harness.laws.responses.resample import refit, resample
-from harness.laws.responses.result import ResponseFit, bootstrap_json
+from harness.laws.responses.result import ResponseFit, bootstrap_json, require_cases
 from harness.laws.responses.source import Source, within
 from harness.laws.responses.step import fit_step
 from harness.laws.solve import Objective, Response
@@ -76,7 +76,8 @@ def fit_coverage(source: Source, config: FitConfig) -> ResponseFit:
 
 
 def from_counts(source: Source, config: FitConfig) -> ResponseFit:
-    """Coverage at 1, 2, 4, ... up to the fewest attempts; a replicate redraws problems."""
+    """Coverage at 1, 2, 4, ... up to the fewest attempts; a replicate redraws problems, and nothing else."""
+    require_cases(config, "problems")
     table = source.read("attempts", "correct")
     for name in ("attempts", "correct"):
         whole(table, name, least=0 if name == "correct" else 1)

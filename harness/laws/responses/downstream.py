@@ -20,7 +20,7 @@ from harness.laws.forms.overtrain import OVERTRAIN
 from harness.laws.responses.resample import resample
 from harness.laws.responses.result import ResponseFit, bootstrap_json
 from harness.laws.responses.source import Source, run_numbers, within
-from harness.laws.responses.step import Step, fit_step
+from harness.laws.responses.step import Step, close, fit_step
 from harness.laws.solve import Objective, Response, objective_of
 from harness.laws.surfaces import Floats
 from harness.laws.tables import ColumnTable
@@ -76,7 +76,7 @@ def fit_downstream(source: Source, config: FitConfig, checkpoints: Source | None
 
 def fit_loss(table: ColumnTable, size: str, config: FitConfig) -> Step:
     columns = {"params": table.values[size], "tokens": table.values["tokens"]}
-    return fit_step(CHINCHILLA, columns, table.values["loss"], objective_of(config.law))
+    return close(fit_step(CHINCHILLA, columns, table.values["loss"], objective_of(config.law)))
 
 
 def fit_accuracy(loss: Floats, accuracy: Floats) -> Step:
@@ -100,7 +100,7 @@ def fit_downstream_error(source: Source, config: FitConfig) -> ResponseFit:
     table = source.read(size, "tokens", "loss", "error")
     within(table, "error", 0, 1)
     columns = {"params": table.values[size], "tokens": table.values["tokens"]}
-    loss = fit_step(OVERTRAIN, columns, table.values["loss"], LEAST_SQUARES)
+    loss = close(fit_step(OVERTRAIN, columns, table.values["loss"], LEAST_SQUARES))
     error = fit_error(table.values["loss"], table.values["error"])
     return ResponseFit(
         law=LawName.downstream_error,

@@ -19,7 +19,7 @@ from harness.laws.config import FitConfig, LawName
 from harness.laws.forms.form import Form
 from harness.laws.forms.step_law import BATCH_SIZE, LEARNING_RATE
 from harness.laws.responses.resample import refit
-from harness.laws.responses.result import ResponseFit, bootstrap_json
+from harness.laws.responses.result import ResponseFit, bootstrap_json, require_cases
 from harness.laws.responses.source import Source
 from harness.laws.responses.step import Step, fit_step
 from harness.laws.solve import Objective, Response
@@ -163,8 +163,10 @@ def fit_batch_size(source: Source, config: FitConfig) -> ResponseFit:
 def fit_optima(source: Source, config: FitConfig, law: LawName, form: Form) -> ResponseFit:
     """From rows (params, tokens, lr, batch_tokens, loss). Cells whose optimum is at an edge are left out.
 
-    Raises CannotAnswer when fewer cells are left than the law has parameters plus one.
+    Raises CannotAnswer when fewer cells are left than the law has parameters plus one, WrongInput for a
+    resampling of anything but cells.
     """
+    require_cases(config, "cells")
     size = f"params_{config.params.value}"
     table = source.read(size, "tokens", "lr", "batch_tokens", "loss")
     positive = np.all([column > 0 for column in table.values.values()], axis=0)

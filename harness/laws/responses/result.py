@@ -145,6 +145,15 @@ class ResponseFit:
         }
 
 
+def require_cases(config: FitConfig, units: str) -> None:
+    """Raises WrongInput for a resampling that a law which redraws whole `units` does not do."""
+    if config.bootstraps and config.resampling is not Resampling.cases:
+        raise WrongInput(
+            f"fit.resampling={config.resampling.value}: law={config.law.name.value} redraws whole {units}; "
+            "use fit.resampling=cases"
+        )
+
+
 def bootstrap_json(config: FitConfig, units: int) -> dict[str, Any] | None:
     """`units` is how many runs, problems or cells a replicate redraws."""
     if not config.bootstraps:

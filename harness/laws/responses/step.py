@@ -11,7 +11,7 @@ import numpy as np
 from harness.errors import CannotAnswer
 from harness.laws.fit import FitStatus, conventions, doubts, standard_errors
 from harness.laws.forms.form import Form, RowNumbers, predict
-from harness.laws.identify import DEGENERATE, boundaries, degeneracy
+from harness.laws.identify import DEGENERATE, Grade, boundaries, check_residual, degeneracy
 from harness.laws.solve import Objective, Solution, solve_form
 from harness.laws.surfaces import Floats
 
@@ -128,6 +128,12 @@ def unexplained(form: Form, target: Floats, residual: Floats) -> list[str]:
     if share >= LEAST_SHARE:
         return []
     return [f"{form.name} explains {max(share, 0):.0%} of the variance of these rows, less than half"]
+
+
+def close(step: Step) -> Step:
+    """A step of losses, refused when it misses them by more than a law of N and D may."""
+    missed = check_residual(step.solution)
+    return refused(step, missed.reason) if missed.grade is Grade.failed else step
 
 
 def refused(step: Step, *reasons: str) -> Step:
