@@ -14,7 +14,7 @@ from harness.laws.fit import FitStatus, fit_law
 from harness.laws.intervals import fit_json
 from harness.laws.observations import Observations
 
-from ..public_data import planted_sweep, public_table
+from ...public_data import planted_sweep, public_table
 from .designs import EPOCH, isoflop_design, optimal_tokens
 
 

@@ -9,7 +9,7 @@ from harness.laws.approaches.envelope import fit_envelope, size_curves
 from harness.laws.config import FitConfig, LossUnit, ParamsKind
 from harness.laws.observations import FLOPS_6ND, Observations, Row, collect
 
-from ..public_data import planted_sweep
+from ...public_data import planted_sweep
 from .designs import CHINCHILLA, EPOCH, SKEWED, Law, isoflop_design, optimal_tokens, with_two_seeds
 
 QUIET = FitConfig(bootstraps=0)

@@ -14,7 +14,7 @@ from harness.laws.config import FitConfig
 from harness.laws.observations import Observations
 from harness.laws.tables import observations_from_table
 
-from ..public_data import planted_sweep, public_table
+from ...public_data import planted_sweep, public_table
 from .designs import CHINCHILLA, EPOCH, SKEWED, Law, isoflop_design, optimal_tokens, with_two_seeds
 
 LN10 = math.log(10)

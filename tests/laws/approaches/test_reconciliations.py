@@ -29,7 +29,7 @@ from harness.laws.sources.files import read_table
 from harness.laws.surfaces import Floats
 from harness.laws.tables import observations_from_table
 
-from ..public_data import public_table
+from ...public_data import public_table
 from .designs import EPOCH
 
 # Porian et al. 2406.19146 -------------------------------------------------------------------------------
