@@ -154,11 +154,16 @@ def newton_step(here: Expansion, damping: Floats, lower: Floats, upper: Floats) 
 
 
 def solve_damped(matrix: Floats, right: Floats, damping: Floats) -> Floats:
-    """(matrix + damping) x = right, [K, p]; negative eigenvalues count by their size."""
+    """(matrix + damping) x = right, [K, p]; negative eigenvalues count by their size.
+
+    NaN where the matrix is not finite.
+    """
     damped = matrix + damping[:, None, None] * np.eye(matrix.shape[1])
     solved, positive = eliminate(damped, right)
     if not positive.all():
-        rest = ~positive
+        finite = np.isfinite(matrix).all(axis=(1, 2))
+        solved[~finite] = np.nan
+        rest = ~positive & finite
         values, vectors = np.linalg.eigh(matrix[rest])
         along = np.einsum("kpq,kp->kq", vectors, right[rest]) / (np.abs(values) + damping[rest, None])
         solved[rest] = np.einsum("kpq,kq->kp", vectors, along)
@@ -187,7 +192,7 @@ def eliminate(matrix: Floats, right: Floats) -> tuple[Floats, Flags]:
 
 
 def descend(problem: Problem, theta: Floats, iterations: int, tolerance: float) -> Minimum:
-    """Newton at one delta. Replicates leave the batch as they converge."""
+    """Newton at one delta. Replicates leave the batch as they converge, or where no step is to be had."""
     active = np.arange(len(theta))
     here = expand(problem, np.clip(theta, problem.lower, problem.upper))
     found = Minimum(here.theta.copy(), here.value.copy(), np.zeros(len(theta), dtype=bool))
@@ -195,13 +200,14 @@ def descend(problem: Problem, theta: Floats, iterations: int, tolerance: float) 
     for _ in range(iterations):
         trial, predicted = newton_step(here, damping, problem.lower, problem.upper)
         stuck = damping > 1e8
-        left = ~(stuck | (predicted <= tolerance * np.maximum(here.value, 1e-300)))
-        found.converged[active[~left]] = True
+        lost = ~np.isfinite(predicted + here.value)
+        left = ~(lost | stuck | (predicted <= tolerance * np.maximum(here.value, 1e-300)))
+        found.converged[active[~left & ~lost]] = True
         active, here, damping, trial = active[left], here.rows(left), damping[left], trial[left]
         if not len(active):
             break
         there = expand(problem, trial, active)
-        better = there.value < here.value
+        better = (there.value < here.value) & np.isfinite(there.hessian).all(axis=(1, 2))
         here = here.or_better(there, better)
         found.theta[active], found.objective[active] = here.theta, here.value
         damping = np.where(better, np.maximum(damping / 5, 1e-12), np.maximum(damping * 4, 1e-8))
