@@ -45,7 +45,7 @@ from harness.config import verb
 from harness.errors import CannotAnswer
 from harness.laws.approaches.compare import compare, comparison_budgets, unanswered
 from harness.laws.checklist import checklist, checklist_json
-from harness.laws.config import OTHER_RESPONSES
+from harness.laws.config import OF_COMPUTE, OTHER_RESPONSES
 from harness.laws.conventions import in_flops
 from harness.laws.fit import FitStatus, fit_law
 from harness.laws.forms.catalogue import FORMS
@@ -93,7 +93,8 @@ def main(settings: Settings) -> None:
         respond(settings, settings.at, settings.checkpoints)
         return
     check_points(FORMS[settings.fit.law.name.value], settings.at)
-    observed = observe(settings, settings.fit.params, settings.fit.unit)
+    of_compute = settings.fit.law.name in OF_COMPUTE and not settings.approaches
+    observed = observe(settings, settings.fit.params, settings.fit.unit, of_compute)
     observations = in_flops(observed, settings.fit.flops)
     budgets = tuple(settings.flops)
     if settings.approaches:

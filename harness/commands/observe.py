@@ -22,12 +22,22 @@ def runs_path(settings: Experiment) -> Path:
     return Path(settings.runs) if settings.runs else settings.folder
 
 
-def observe(settings: Experiment, params: ParamsKind, unit: LossUnit | None = None) -> Observations:
+def observe(
+    settings: Experiment, params: ParamsKind, unit: LossUnit | None = None, of_compute: bool = False
+) -> Observations:
     """Rows of any source of runs, with what was left out and why. Without `unit` the loss is in the runs'
-    own; the column bits_per_byte is read when that unit is asked for and `loss` is in another."""
+    own; the column bits_per_byte is read when that unit is asked for and `loss` is in another. With
+    `of_compute` rows may lack N and D, see `observations_from_table`."""
 
     def read(columns: dict[str, str]) -> Observations:
-        return observations_from_table(runs_path(settings), settings.where, params, settings.best_of, columns)
+        return observations_from_table(
+            runs_path(settings),
+            settings.where,
+            params,
+            settings.best_of,
+            columns,
+            of_compute,
+        )
 
     found = read(settings.columns)
     if unit is LossUnit.bits_per_byte and found.loss_unit is not unit:

@@ -59,9 +59,12 @@ def cell_fault(label: str, cells: Cells, column: str) -> str:
     return f"{column} is not a number"
 
 
-def row_of_cells(label: str, cells: Cells, params_column: str) -> Row:
-    numbers = ("loss", params_column, "tokens")
-    loss, params, tokens = (value_of(cells, name) for name in numbers)
+def row_of_cells(label: str, cells: Cells, params_column: str = "") -> Row:
+    """Without `params_column` a row of FLOPs and a loss alone."""
+    sized = bool(params_column)
+    numbers = ("loss", params_column, "tokens") if sized else ("loss", "flops")
+    loss = value_of(cells, "loss")
+    params, tokens = (value_of(cells, name) if sized else math.nan for name in (params_column, "tokens"))
     seed, data_seed = cells.get("seed", ""), cells.get("data_seed", "")
     flops = ("flops",) if cells.get("flops") else ()
     step = value_of(cells, "step")
@@ -80,6 +83,7 @@ def row_of_cells(label: str, cells: Cells, params_column: str) -> Row:
         cluster=cells.get("cluster", ""),
         step=step if math.isfinite(step) else 0.0,
         fault=fault_of(cells) or number_fault(label, cells, (*numbers, *flops)),
+        sized=sized,
     )
 
 

@@ -92,9 +92,10 @@ def formula(fitted: Fit) -> str:
 
 
 def count_items(observations: Observations, columns: Columns) -> Iterator[Item]:
-    kind = observations.params_kind
-    yield Item(SETUP, "how N is counted", f"{kind.value}: {COUNTED[kind]}")
-    yield Item(SETUP, "how D is counted", f"tokens {observations.conventions['tokens']}")
+    kind, sized = observations.params_kind, observations.sized
+    unread = f"{UNKNOWN}a law of compute alone was fitted to rows without it"
+    yield Item(SETUP, "how N is counted", f"{kind.value}: {COUNTED[kind]}" if sized else unread)
+    yield Item(SETUP, "how D is counted", "tokens seen" if sized else unread)
     yield Item(SETUP, "repetition of data", epochs(observations, columns))
     yield Item(SETUP, "how C is counted", observations.flops_kind)
 
@@ -108,16 +109,16 @@ def epochs(observations: Observations, columns: Columns) -> str:
 
 def grid_items(observations: Observations) -> Iterator[Item]:
     rows = observations
-    yield Item(SETUP, "runs", f"{len(rows)} in {len(cells(rows))} cells of (N, D)")
-    for label, values, factor in (
-        ("sizes", rows.params, None),
-        ("token counts", rows.tokens, None),
-        ("budgets", rows.flops, SAME_BUDGET),
-    ):
+    yield Item(
+        SETUP, "runs", f"{len(rows)} in {len(cells(rows))} cells of (N, D)" if rows.sized else f"{len(rows)}"
+    )
+    sizes = (("sizes", rows.params, None), ("token counts", rows.tokens, None)) if rows.sized else ()
+    for label, values, factor in (*sizes, ("budgets", rows.flops, SAME_BUDGET)):
         count = levels(values) if factor is None else levels(values, factor)
         decades = math.log10(values.max() / values.min())
         yield Item(SETUP, label, f"{count}, {spread(values)}: {decades:.1f} decades")
-    yield Item(SETUP, "tokens per parameter", spread(rows.tokens / rows.params))
+    if rows.sized:
+        yield Item(SETUP, "tokens per parameter", spread(rows.tokens / rows.params))
     said = f"{UNKNOWN}no cell was run with two seeds; a column seed and repeated cells would tell"
     if noise := seed_noise(rows):
         said = f"{noise.std:.2%} of the loss between seeds of one cell ({noise.degrees_of_freedom} repeats)"

@@ -36,6 +36,10 @@ OTHER_RESPONSES = frozenset(
 """Laws of `laws.responses`, which read columns of their own. Here, so that asking costs no import."""
 
 
+OF_COMPUTE = frozenset({LawName.frontier, LawName.bnsl, LawName.bnsl_two})
+"""Laws that read FLOPs and no N or D."""
+
+
 class ParamsKind(Enum):
     """Which parameters N counts. The exponents depend on it (Pearce & Song 2406.12907).
 

@@ -128,7 +128,9 @@ class TokenCost:
         return self.curve(params)
 
     def largest(self, observations: Observations) -> float:
-        """FLOPs of the dearest row, in this convention."""
+        """FLOPs of the dearest row, in this convention; its own where its size is not known."""
+        if not observations.sized:
+            return float(observations.flops.max())
         return float((self.curve(observations.params) * observations.tokens).max())
 
 
@@ -136,10 +138,13 @@ SIX_ND = TokenCost(FLOPS_6ND, Curve(FLOPS_PER_PARAM_TOKEN))
 
 
 def token_cost(observations: Observations, kind: FlopsKind) -> TokenCost:
-    """What a token costs under `kind`; `auto` falls back to 6ND where the rows allow nothing else.
+    """What a token costs under `kind`; `auto` falls back to 6ND where the rows allow nothing else. Rows of
+    unknown size have no budget to divide: their convention is that of their FLOPs.
 
     Raises CannotAnswer for `as_given` when the rows have no FLOPs of their own or no one curve.
     """
+    if not observations.sized:
+        return TokenCost(observations.flops_kind, SIX_ND.curve)
     if kind is FlopsKind["6nd"] or (kind is FlopsKind.auto and observations.flops_kind == FLOPS_6ND):
         return SIX_ND
     try:
@@ -166,6 +171,8 @@ def in_flops(observations: Observations, kind: FlopsKind) -> Observations:
     """The rows with their FLOPs counted as `kind` says, for laws of compute and default budgets."""
     if kind is not FlopsKind["6nd"] or observations.flops_kind == FLOPS_6ND:
         return observations
+    if not observations.sized:
+        raise WrongInput("fit.flops=6nd needs the columns of params and tokens, which these rows lack")
     flops = FLOPS_PER_PARAM_TOKEN * observations.params * observations.tokens
     return replace(observations, flops=flops, flops_kind=FLOPS_6ND)
 

@@ -26,7 +26,8 @@ class Row:
 
     `weight` multiplies the row's loss in a fit. `cluster` names what is drawn together when whole runs
     are resampled, such as a trunk with its branches; by default the run itself.
-    Rows of one group and name are points of one run, in the order of `tokens`, then `step`.
+    Rows of one group and name are points of one run, in the order of `tokens`, then `step`. `sized` is
+    false for a row that has FLOPs and a loss alone: params and tokens are then NaN.
     """
 
     name: str
@@ -43,6 +44,12 @@ class Row:
     cluster: str = ""
     step: float = 0.0
     fault: str = ""
+    sized: bool = True
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """Where it lies: params and tokens, or FLOPs alone."""
+        return (self.params, self.tokens) if self.sized else (0.0, self.flops or 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +58,8 @@ class Observations:
 
     `loss` is in `loss_unit`; `params` counts what `params_kind` says; `flops` is of the kind
     `flops_kind` names. `unique_tokens` is None unless every row has it, `weights` when all are equal.
-    `clusters` is empty when no row names one: every row is then a run of its own.
+    `clusters` is empty when no row names one: every row is then a run of its own. Rows read for a law of
+    compute alone may not be `sized`: params and tokens are then NaN, on every row.
     """
 
     params: Floats
@@ -75,19 +83,25 @@ class Observations:
         return len(self.loss)
 
     @property
+    def sized(self) -> bool:
+        """Whether params and tokens are known."""
+        return bool(np.isfinite(self.params).all())
+
+    @property
     def conventions(self) -> dict[str, str]:
         return {
-            "params": self.params_kind.value,
+            "params": self.params_kind.value if self.sized else "unknown",
             "loss": self.loss_unit.value,
             "flops": self.flops_kind,
-            "tokens": "seen",
+            "tokens": "seen" if self.sized else "unknown",
             "unique_tokens": "unknown" if self.unique_tokens is None else "known for every run",
         }
 
     @property
     def columns(self) -> dict[str, Floats | None]:
         """What a law may read, by name; None where it is not known for every run."""
-        return {name: getattr(self, name) for name in ("params", "tokens", "flops", "unique_tokens")}
+        sizes = {name: getattr(self, name) if self.sized else None for name in ("params", "tokens")}
+        return {**sizes, "flops": self.flops, "unique_tokens": self.unique_tokens}
 
     @property
     def epochs(self) -> Floats | None:
@@ -96,8 +110,8 @@ class Observations:
 
     def data_hash(self) -> str:
         """SHA-256 of the numbers and conventions; names and order play no part."""
-        names = ("params", "tokens", "flops", "loss", "unique_tokens", "weights")
-        columns = {n: getattr(self, n).tolist() for n in names if getattr(self, n) is not None}
+        read = {**self.columns, "loss": self.loss, "weights": self.weights}
+        columns = {name: column.tolist() for name, column in read.items() if column is not None}
         hashes = sorted({*self.corpus_hashes, *self.tokenizer_hashes} - {""})
         return content_hash({**columns, "conventions": self.conventions, "hashes": hashes})
 
@@ -194,7 +208,8 @@ def last_points(rows: Sequence[Row]) -> tuple[list[Row], list[Skipped]]:
 
 
 def point_of(row: Row) -> tuple[float, float]:
-    return (row.tokens if math.isfinite(row.tokens) else -1.0, row.step if math.isfinite(row.step) else -1.0)
+    length = row.place[1]
+    return (length if math.isfinite(length) else -1.0, row.step if math.isfinite(row.step) else -1.0)
 
 
 def without_duplicates(rows: Sequence[Row]) -> tuple[list[Row], list[Skipped]]:
@@ -202,9 +217,9 @@ def without_duplicates(rows: Sequence[Row]) -> tuple[list[Row], list[Skipped]]:
     kept: list[Row] = []
     dropped: list[Skipped] = []
     seen: set[tuple[Any, ...]] = set()
-    for row in sorted(rows, key=lambda r: (r.params, r.tokens, r.loss, r.name)):
+    for row in sorted(rows, key=lambda r: (*r.place, r.loss, r.name)):
         named = {(row.group, row.name)} if row.name else set()
-        keys = {*named, (row.group, row.params, row.tokens, row.loss, row.seed)}
+        keys = {*named, (row.group, *row.place, row.loss, row.seed)}
         if keys & seen:
             dropped.append(Skipped(row.name, "duplicate"))
         else:
@@ -250,7 +265,8 @@ def flops_of(row: Row, flops_kind: str) -> float:
 
 def unusable(row: Row) -> str:
     """Why a row cannot enter a fit; empty when it can. The sign of the loss is judged for all rows."""
-    named = {"loss": row.loss, "params": row.params, "tokens": row.tokens}
+    sizes = {"params": row.params, "tokens": row.tokens} if row.sized else {}
+    named = {"loss": row.loss, **sizes}
     optional = {"flops": row.flops, "unique_tokens": row.unique_tokens, "weight": row.weight}
     for label, value in {**named, **optional}.items():
         if value is not None and not math.isfinite(value):
@@ -294,7 +310,10 @@ def cells(observations: Observations) -> list[list[int]]:
 
 
 def best_of_cell(observations: Observations) -> Observations:
-    """Keep the lowest loss per (params, tokens); the rest are dropped by name."""
+    """Keep the lowest loss per (params, tokens); the rest are dropped by name. Raises WrongInput when
+    these are not known."""
+    if not observations.sized:
+        raise WrongInput("best_of=cell needs the columns of params and tokens, which these rows lack")
     keep = np.zeros(len(observations), dtype=bool)
     for rows in cells(observations):
         keep[min(rows, key=lambda i: observations.loss[i])] = True

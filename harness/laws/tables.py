@@ -108,24 +108,42 @@ def observations_from_table(
     params: ParamsKind = ParamsKind.total,
     best_of: BestOf = BestOf.none,
     columns: Mapping[str, str] = {},
+    of_compute: bool = False,
 ) -> Observations:
     """Rows that pass every filter, of any source that `load` understands.
 
-    Raises WrongInput for a missing or damaged file, column or filter, mixed loss units, or an N that the
-    table does not hold; CannotAnswer when nothing usable is left or corpora differ.
+    `of_compute` is for a law of compute alone: where not every row has N and D, rows of FLOPs and a loss
+    will do. Raises WrongInput for a missing or damaged file, column or filter, mixed loss units, or an N
+    that the table does not hold; CannotAnswer when nothing usable is left or corpora differ.
     """
     filters = [parse_filter(text) for text in where]
     table = with_body_and_head(mapped(load(path), columns))
-    params_column = params_column_of(table, params)
-    need(table, ("tokens", "loss", *(f.column for f in filters)))
+    need(table, ("loss", *(f.column for f in filters)))
     kept, dropped = filtered(table, filters)
     cells = [row for _, row in kept if not fault_of(row)]
-    require_params(table, cells, params_column)
+    params_column = ""
+    if not (of_compute and compute_alone(path, cells, f"params_{params.value}")):
+        params_column = params_column_of(table, params)
+        need(table, ("tokens",))
+        require_params(table, cells, params_column)
     refuse_mixtures(path, cells)
     rows = [row_of_cells(label, row, params_column) for label, row in kept]
     unit = loss_unit_of(cells, columns.get("loss", "loss"))
     observations = collect(rows, params, unit, table.flops_kind, dropped)
     return best_of_cell(observations) if best_of is BestOf.cell else observations
+
+
+def compute_alone(path: Path, rows: Sequence[Cells], size: str) -> bool:
+    """Whether rows have FLOPs, and not all of them N and D as well. Raises WrongInput when no row has
+    either."""
+    sized = [bool(row.get(size) and row.get("tokens")) for row in rows]
+    given = any(row.get("flops") for row in rows)
+    if rows and not given and not any(sized):
+        raise WrongInput(
+            f"{path}: flops is empty on all {len(rows)} rows; a law of compute reads it: if another column "
+            "is meant, add columns={flops: ITS_NAME}"
+        )
+    return given and not all(sized)
 
 
 def filtered(table: Table, filters: Sequence[Filter]) -> tuple[list[tuple[str, Cells]], list[Skipped]]:

@@ -14,7 +14,7 @@ import pytest
 from harness.errors import CannotAnswer, WrongInput
 from harness.laws.config import LossUnit, ParamsKind
 from harness.laws.filters import parse_filter
-from harness.laws.observations import Row, collect, levels, summary
+from harness.laws.observations import Row, best_of_cell, collect, levels, summary
 from harness.laws.tables import BestOf, observations_from_table, read_columns
 from harness.runs import RunRecord, content_hash, write_json
 
@@ -352,3 +352,47 @@ def test_rows_without_flops_turn_the_whole_table_to_6nd():
 
 def test_levels_count_rounded_sizes_once():
     assert levels(np.array([100.0, 101.0, 200.0, 400.0, 401.0])) == 3
+
+
+def test_a_law_of_compute_asks_for_flops_and_a_loss(tmp_path):
+    """Where not every row has N and D, none is read: a row does not enter by what another one has."""
+    bare = {"run_id": "a", "flops": "1e18", "loss": "3.0"}
+    rows = [
+        {**bare, "run_id": "c", "flops": "4e18", "loss": "2.5", "params_total": "100"},
+        bare,
+        {**bare, "run_id": "b", "flops": "2e18"},
+        {**bare, "run_id": "d", "flops": ""},
+        {**bare, "flops": "5e17", "loss": "3.5"},
+        {**bare, "run_id": "e"},
+    ]
+    found = observations_from_table(write_csv(tmp_path / "t.csv", rows), of_compute=True)
+    assert found.run_ids == ("a", "b", "c")
+    assert found.flops.tolist() == [1e18, 2e18, 4e18]
+    assert not found.sized
+    assert found.columns["params"] is found.columns["tokens"] is None
+    assert (found.conventions["params"], found.conventions["tokens"]) == ("unknown", "unknown")
+    assert Counter(item.reason for item in found.dropped) == {
+        "flops is missing": 1,
+        "earlier point of the same run": 1,
+        "duplicate": 1,
+    }
+    again = observations_from_table(write_csv(tmp_path / "u.csv", rows[::-1]), of_compute=True)
+    assert again.data_hash() == found.data_hash()
+    with pytest.raises(WrongInput, match="best_of=cell needs"):
+        best_of_cell(found)
+
+
+def test_a_law_of_compute_reads_sizes_where_all_rows_have_them(tmp_path):
+    table = write_csv(tmp_path / "t.csv", [GOOD, {**GOOD, "run_id": "b", "tokens": "2000", "flops": ""}])
+    found = observations_from_table(table, of_compute=True)
+    assert found.sized
+    assert found.data_hash() == observations_from_table(table).data_hash()
+    assert found.flops.tolist() == [6e5, 1.2e6]
+
+
+def test_a_law_of_compute_without_flops_says_how_to_name_them(tmp_path):
+    table = write_csv(tmp_path / "t.csv", [{"run_id": "a", "examples": "160", "loss": "3.0"}])
+    with pytest.raises(WrongInput, match=r"flops is empty on all 1 rows.*add columns=\{flops: ITS_NAME\}"):
+        observations_from_table(table, of_compute=True)
+    found = observations_from_table(table, columns={"flops": "examples"}, of_compute=True)
+    assert found.flops.tolist() == [160]
