@@ -19,13 +19,14 @@ from harness.laws.forms.form import Form, RowNumbers, predict
 from harness.laws.forms.optimum import optimum
 from harness.laws.identify import Boundary, Check, Grade, SeedNoise, boundaries, identify, seed_noise
 from harness.laws.observations import FLOPS_6ND, Observations
+from harness.laws.precision import UNDETERMINED, check_allocation, check_parameters
 from harness.laws.profile import Profile, covariance, profile
 from harness.laws.solve import Objective, Solution, objective_of, solve_form
 from harness.laws.surfaces import Floats
 from harness.runs import Skipped
 
-UNCERTAIN, UNDETERMINED = 1.0, 23.0
-"""Standard errors of a logarithm: a factor of e, and one of ten thousand million."""
+UNCERTAIN = 1.0
+"""Standard error of a logarithm: a factor of e."""
 
 
 class FitStatus(Enum):
@@ -204,13 +205,15 @@ def judged(solution: Solution, level: float, noise: SeedNoise | None, rows: int)
     """A solution with its checks, errors and the profile that bears on them."""
     found = boundaries(solution)
     shape = bearing_profile(solution, found, level)
-    checks = identify(solution, found, shape, noise)
+    errors = standard_errors(solution)
+    known = (check_parameters(solution, errors), *check_allocation(solution))
+    checks = (*identify(solution, found, shape, noise), *known)
     failed = any(check.grade is Grade.failed for check in checks)
     return Fit(
         form=solution.form,
         status=FitStatus.not_identified if failed else FitStatus.identified,
         params=solution.form.named(solution.values),
-        standard_errors=standard_errors(solution),
+        standard_errors=errors,
         objective=solution.objective,
         n=len(solution.loss),
         left_out=rows - len(solution.loss),

@@ -167,9 +167,8 @@ class Tracer:
         return np.nan_to_num((ahead - behind) / 2 / step)
 
     def spread(self) -> float:
-        """The standard error by the Jacobian, at most `WIDEST`."""
-        slope = self.slope(self.solution.theta[None])[0][self.solution.problem.free]
-        error = float(np.sqrt(max(slope @ covariance(self.solution) @ slope, 0.0)))
+        """The standard error, at most `WIDEST`."""
+        error = standard_error(self.solution, self.figure)
         return min(error, WIDEST) if np.isfinite(error) else WIDEST
 
     def trace(self, targets: Floats, start: Floats, spread: float) -> Points:
@@ -182,6 +181,13 @@ class Tracer:
         statistic = np.minimum(2 * np.maximum(rise, 0.0) / max(scale, 1e-300), 1e12)
         kept = np.isfinite(at) & np.isfinite(statistic)
         return Points(at[kept], statistic[kept], theta[kept])
+
+
+def standard_error(solution: Solution, figure: Figure) -> float:
+    """Of the figure or its logarithm, by the Jacobian (delta method)."""
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore", under="ignore"):
+        slope = Tracer(solution, figure).slope(solution.theta[None])[0][solution.problem.free]
+        return float(np.sqrt(max(slope @ covariance(solution) @ slope, 0.0)))
 
 
 def covariance(solution: Solution) -> Floats:

@@ -21,8 +21,9 @@ RACE_ITERATIONS, FINALISTS = 15, 4
 slow to converge, and the best one alone nearly always arrives."""
 
 STARTS_AT_ONCE = 128
-ELEMENTS_AT_ONCE = 1 << 16
-"""Shifted replicates times rows of one batch of second differences."""
+ELEMENTS_AT_ONCE = 1 << 14
+"""Shifted replicates times rows of one batch of second differences; a single fit is 2.5 times as fast as with
+one parameter a call, a bootstrap 5 % slower."""
 
 STEP = 1e-4
 """Of the central differences of the analytic gradient; the objective itself needs no second derivative."""

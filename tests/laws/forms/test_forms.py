@@ -207,7 +207,8 @@ def test_farseer_moves_in_coordinates_that_are_the_same_law():
 @pytest.mark.parametrize("sizes, horizons, noise", [(21, 20, 0.0028), (6, 5, 0.01)])
 def test_farseer_fits_noise(sizes, horizons, noise):
     """The published grid has 404 rows and misses them by .2263 % on average, the mean of |normal| noise of
-    .28 %; and a table of 30 rows. The nine constants trade against each other; the surface does not."""
+    .28 %; and a table of 30 rows. The nine constants trade against each other; the surface does not. The
+    small table does not give the exponent of the optimum (.26 off by its standard error), and says so."""
     n, d = (
         x.ravel()[:404]
         for x in np.meshgrid(np.geomspace(2e8, 6.4e9, sizes), np.geomspace(2e9, 2e11, horizons))
@@ -216,6 +217,7 @@ def test_farseer_fits_noise(sizes, horizons, noise):
     truth = predict(form, planted("farseer"), rows)
     loss = truth * np.exp(noise * np.random.default_rng(1).standard_normal(len(n)))
     fit = fit_form(form, rows, loss)
-    assert fit.status is FitStatus.identified, fit.reasons
+    assert (fit.status is FitStatus.identified) == (len(n) == 404), fit.reasons
+    assert all("the exponent a of N*" in reason for reason in fit.reasons)
     assert np.abs(fit.predict(rows) / loss - 1).mean() < np.abs(truth / loss - 1).mean()
     assert np.abs(fit.predict(rows) / truth - 1).mean() < 0.7 * noise
