@@ -33,6 +33,10 @@ FLOOR_AT_ZERO = 0.01
 AT_BOUND = 0.01
 """A parameter this near to its bound (in its logarithm, or as a share of the range) is on it."""
 
+ACTIVE = 1e-6
+"""A floor this near (in its logarithm) to its upper bound is held by it. Converged curves end within a few
+tenths of a percent of a floor that their profile pins (supercollapse, c5m): near is not at."""
+
 DEGENERATE = 1e-6
 """Ratio of the smallest to the largest singular value of the Jacobian, columns scaled to unit length."""
 
@@ -121,7 +125,10 @@ class Boundary:
 
 
 def boundaries(solution: Solution) -> list[Boundary]:
-    """Free parameters that ended on a bound; a floor also when it is negligible."""
+    """Free parameters that ended on a bound; a floor also when it is negligible.
+
+    A floor near its upper bound is left to its profile (`check_floor`), unless the bound holds it.
+    """
     problem, found = solution.problem, []
     bounds = zip(solution.theta, problem.lower, problem.upper, strict=True)
     for at, (parameter, (theta, low, high)) in enumerate(zip(solution.form.parameters, bounds, strict=True)):
@@ -135,7 +142,8 @@ def boundaries(solution: Solution) -> list[Boundary]:
                 found.append(Boundary(at, share, FLOOR_AT_ZERO, reason))
                 continue
         reach = AT_BOUND if parameter.log else AT_BOUND * (high - low)
-        if min(theta - low, high - theta) < reach:
+        above = ACTIVE if parameter.floor else reach
+        if theta - low < reach or high - theta < above:
             side, bound = ("lower", low) if theta - low < high - theta else ("upper", high)
             reason = f"{parameter.name} ran to its {side} bound ({value:g})"
             found.append(Boundary(at, float(theta), float(bound), reason))
@@ -143,11 +151,15 @@ def boundaries(solution: Solution) -> list[Boundary]:
 
 
 def check_floor(solution: Solution, profile: Profile) -> Check:
-    """An irreducible loss that its profile does not pin on both sides is weakly determined."""
-    share = float(solution.values[solution.form.floor or 0] / solution.loss.min())
+    """An irreducible loss that its profile does not pin on both sides is weakly determined, and not at all
+    when it lies next to its upper bound and the profile is open there."""
+    at = solution.form.floor or 0
+    share = float(solution.values[at] / solution.loss.min())
     low, high = profile.interval
+    near = float(solution.problem.upper[at] - solution.theta[at]) < AT_BOUND
     reason = f"{profile.parameter} is {share:.3f} of the smallest loss; {shown(profile)}"
-    return Check("floor", grade(False, low is None or high is None), share, FLOOR_AT_ZERO, reason)
+    weak = low is None or high is None
+    return Check("floor", grade(near and high is None, weak), share, FLOOR_AT_ZERO, reason)
 
 
 def check_boundary(solution: Solution, boundary: Boundary, profile: Profile | None) -> Check:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,14 @@ from harness.laws.bootstrap import Interval, Replicates, finite, interval, resam
 from harness.laws.config import FitConfig, IntervalMethod
 from harness.laws.conventions import SIX_ND, TokenCost, token_cost
 from harness.laws.figures import Figure, allocation_exponent, loss_at, optimum_figures, parameter
-from harness.laws.fit import Fit
+from harness.laws.fit import Fit, FitStatus
 from harness.laws.forms.form import Form
 from harness.laws.identify import SeedNoise
 from harness.laws.observations import Observations
 from harness.laws.profile import profile
+
+MANY_FAILED = 0.1
+"""Share of replicates that did not converge from which on a reader is told."""
 
 MULTIPLES = (1.0, 10.0, 100.0)
 """Budgets at which the optimum is reported, in units of the largest run's FLOPs."""
@@ -26,7 +29,8 @@ MULTIPLES = (1.0, 10.0, 100.0)
 
 @dataclass(frozen=True)
 class Uncertainty:
-    """How far each figure of `fit` may be off, at `level`; nothing without bootstraps."""
+    """How far each figure of `fit` may be off, at `level`; nothing without bootstraps, nor of a fit that is
+    not identified, whose replicates wander and take longest."""
 
     fit: Fit
     config: FitConfig
@@ -35,9 +39,25 @@ class Uncertainty:
     def of(self, figure: Figure) -> Interval | None:
         if self.replicates is not None:
             return interval(figure.of(self.replicates.values), self.config.level)
-        if self.config.intervals is IntervalMethod.profile:
+        if self.config.intervals is IntervalMethod.profile and self.identified:
             return profile(self.fit.solution, figure, self.config.level).interval
         return None
+
+    @property
+    def identified(self) -> bool:
+        return self.fit.status is FitStatus.identified
+
+    def notes(self, figures: Sequence[Figure]) -> list[str]:
+        """What a reader of the intervals of these figures must know."""
+        asked = self.config.bootstraps > 0 or self.config.intervals is IntervalMethod.profile
+        if not self.identified:
+            return ["no intervals: the law is not identified"] if asked else []
+        if self.replicates is None:
+            return []
+        return [
+            *unconverged(self.replicates),
+            *strayed(self.fit, self.replicates, figures, self.config.level),
+        ]
 
     def all(self, figures: Sequence[Figure]) -> dict[str, Interval | None] | None:
         """By name; None where no interval was asked for."""
@@ -72,9 +92,38 @@ def one_run(loss: float, of_fit: Interval | None, noise: SeedNoise | None, level
 
 def uncertainty(fit: Fit, config: FitConfig) -> Uncertainty:
     """Raises CannotAnswer when the rows do not allow the resampling that was asked for."""
-    drawn = config.bootstraps > 0 and config.intervals is IntervalMethod.bootstrap
+    asked = config.bootstraps > 0 and config.intervals is IntervalMethod.bootstrap
+    drawn = asked and fit.status is FitStatus.identified
     replicates = resample(fit.solution, config.bootstraps, config.resampling, config.seed) if drawn else None
     return Uncertainty(fit, config, replicates)
+
+
+def unconverged(replicates: Replicates) -> list[str]:
+    failed = replicates.not_converged
+    if failed <= MANY_FAILED * len(replicates):
+        return []
+    return [f"{failed} of {len(replicates)} replicates did not converge; use fit.intervals=profile"]
+
+
+def strayed(fit: Fit, replicates: Replicates, figures: Sequence[Figure], level: float) -> list[str]:
+    """Figures whose estimate lies outside the interval of its own replicates: they left its neighbourhood."""
+    outside = [
+        figure.name
+        for figure in figures
+        if not within(float(figure.of(fit.solution.values[None])[0]), replicates.interval(figure.of, level))
+    ]
+    if not outside:
+        return []
+    return [
+        f"the estimate of {', '.join(outside)} lies outside its own {level:.0%} bootstrap interval: the "
+        "replicates drifted along a ridge of nearly equal fits; use fit.intervals=profile"
+    ]
+
+
+def within(value: float, ends: Interval) -> bool:
+    """Open ends hold everything; a figure that is not finite has nothing to be outside of."""
+    low, high = ends
+    return not (low is not None and value < low) and not (high is not None and value > high)
 
 
 def fit_json(
@@ -99,9 +148,11 @@ def fit_json(
     figures = [parameter(form, i) for i in range(len(form.parameters))]
     exponent = allocation_exponent(form, largest, SIX_ND, given)
     figures += [exponent] if allocates else []
+    optima = optimum_figures(form, flops[0], cost, given) if allocates else ()
+    judged = [*figures, *(replace(figure, name=f"optimal {figure.name}") for figure in optima)]
     return {
         **fit.to_json(),
-        "notes": [*fit.notes, *([cost.note] if cost.note else [])],
+        "notes": [*fit.notes, *doubt.notes(judged), *([cost.note] if cost.note else [])],
         "conventions": {
             **fit.conventions,
             "flops_of_optimum": cost.label,

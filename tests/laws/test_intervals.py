@@ -18,7 +18,7 @@ from harness.laws.forms.catalogue import FORMS
 from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.forms.form import predict
 from harness.laws.forms.optimum import optimum
-from harness.laws.intervals import fit_json
+from harness.laws.intervals import fit_json, strayed, unconverged
 from harness.laws.observations import Observations
 from harness.laws.profile import Profile, profile
 from harness.laws.tables import observations_from_table
@@ -216,3 +216,76 @@ def test_questions_that_cannot_be_answered():
     for few in (1, 19):
         with pytest.raises(ValueError, match=r"fit\.bootstraps must be at least 20, or 0"):
             FitConfig(bootstraps=few)
+
+
+def test_a_law_with_more_parameters_than_the_rows_show_is_refused_without_intervals():
+    """Gadre's 35 runs follow five constants; of farseer's nine they leave six open."""
+    rows = observations_from_table(public_table("gadre_overtrain.csv"), ["group=rpj"])
+    for method in IntervalMethod:
+        config = FitConfig(law=LawConfig(name=LawName.farseer), intervals=method)
+        found = fit_json(rows, fit_law(rows, config.law), config)
+        assert found["status"] == "not_identified"
+        assert any("parameters (s, q, S" in reason for reason in found["reasons"])
+        assert found["bootstrap"] is None and found["intervals"] == {}
+        assert found["optimum"][0]["interval"] is None
+        assert "no intervals: the law is not identified" in found["notes"]
+
+
+@pytest.mark.parametrize(
+    "seed, reason", [(1, "the exponent a of N* has a standard error"), (2, "no compute-optimal size")]
+)
+def test_a_law_whose_optimum_the_rows_do_not_give_is_refused(seed, reason):
+    """20 rows with 1 % noise: farseer describes them, and allocates nothing."""
+    fit = fit_law(planted_sweep(seed, 0.01), LawConfig(name=LawName.farseer))
+    assert fit.status is FitStatus.not_identified
+    assert any(reason in found for found in fit.reasons)
+
+
+def test_rows_that_support_every_parameter_stay_identified():
+    rows = observations_from_table(public_table("chinchilla_epoch.csv"), ["excluded_by_epoch=0"])
+    for name in (LawName.chinchilla, LawName.skaling, LawName.farseer):
+        fit = fit_law(rows, LawConfig(name=name))
+        assert fit.status is FitStatus.identified, fit.reasons
+        error = next(check.value for check in fit.checks if check.name == "optimal exponent_a")
+        assert 0.001 < error < 0.03
+
+
+def test_a_floor_next_to_the_smallest_loss_is_no_refusal_when_its_profile_is_closed():
+    """A converged curve ends within half a percent of its floor; 8 points at .01 % pin it."""
+    rows = observations_from_table(public_table("supercollapse.csv"), ["group=c5m"])
+    fit = fit_law(rows, LawConfig(name=LawName.frontier))
+    assert fit.status is FitStatus.identified, fit.reasons
+    assert fit.params["E"] == pytest.approx(3.12611, abs=1e-4)
+    assert fit.params["E"] > 0.99 * fit.solution.loss.min()
+    low, high = fit.profile.interval
+    assert low < fit.params["E"] < high
+
+
+def test_a_floor_next_to_the_smallest_loss_is_refused_when_its_profile_is_open():
+    """A step at one point and noise: the floor may be anything up to the smallest loss."""
+    flops = np.geomspace(1e15, 1e18, 12)
+    loss = 3.0 + np.where(flops < 2e15, 0.5, 0.0) - 1e-4 * np.arange(12)
+    fit = fit_form(FORMS["frontier"], {"flops": flops}, loss)
+    assert fit.status is FitStatus.not_identified
+    assert fit.profile.parameter == "E" and fit.profile.interval[1] is None
+    assert any(reason.startswith("E is 1.000 of the smallest loss") for reason in fit.reasons)
+
+
+def test_an_estimate_outside_its_own_bootstrap_interval_is_said():
+    fit = fit_law(planted_sweep(1, 0.003, sizes=6, horizons=6), LawConfig())
+    figures = [parameter(CHINCHILLA, i) for i in range(5)]
+    draws = resample(fit.solution, 60, Resampling.cases, 0)
+    assert strayed(fit, draws, figures, 0.9) == []
+    away = replace(draws, values=draws.values * [1, 1, 1.5, 1, 1])
+    (note,) = strayed(fit, away, figures, 0.9)
+    assert "the estimate of E lies outside its own 90% bootstrap interval" in note
+
+
+def test_many_replicates_that_did_not_converge_are_said():
+    rows = planted_sweep(1, 0.003, sizes=6, horizons=6)
+    config = FitConfig(bootstraps=40)
+    fit = fit_law(rows, config.law)
+    draws = resample(fit.solution, 40, Resampling.cases, 0)
+    for failed, said in ((4, 0), (5, 1)):
+        assert len(unconverged(replace(draws, not_converged=failed))) == said
+    assert not any("converge" in note for note in fit_json(rows, fit, config)["notes"])
