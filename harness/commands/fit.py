@@ -8,6 +8,8 @@
     harness fit runs=table.csv 'at=[[7e9,1.4e11]]'     the loss of 7B parameters after 140B tokens
     harness fit runs=table.csv fit.intervals=profile   by the likelihood instead of the bootstrap
     harness fit runs=table.csv fit.bootstraps=4000 fit.law.delta=1e-3
+    harness fit runs=table.csv law=overtrain fit.law.loss=least_squares_loss    of L, not of ln L
+    harness fit runs=table.csv law=bnsl 'columns={flops: examples}'    a law of compute needs no N and D
     harness fit runs=table.csv sensitivity=true flops=[1e24] figure=tornado.svg
     harness fit runs=table.csv approaches=true         envelope, isoFLOP parabolas and law side by side
     harness fit runs=table.csv checklist=true          what a reader must be told to redo the fit
