@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.laws.expansion import Expansion, Target
+from harness.laws.forms.catalogue import FORMS
 from harness.laws.newton import Problem, minimise, solve_damped
+from harness.laws.solve import FormSurface, Response
 
 
 @dataclass(frozen=True)
@@ -57,3 +59,21 @@ def test_a_matrix_that_is_not_finite_has_no_solution():
     solved = solve_damped(np.array([bad, -np.eye(2)]), np.ones((2, 2)), np.zeros(2))
     assert np.isnan(solved[0]).all()
     assert np.allclose(solved[1], 1.0)
+
+
+def test_second_differences_in_blocks_are_those_of_one_replicate_and_one_parameter_at_a_time():
+    """600 replicates of 9 parameters on 25 rows fill many blocks."""
+    form = FORMS["bnsl_two"]
+    rng = np.random.default_rng(0)
+    surface = FormSurface(form, {"flops": np.geomspace(1e15, 1e21, 25)}, Response.log)
+    values = np.array([[0.2, 90.0, 0.1, 0.3, 1e17, 0.2, -0.1, 1e19, 0.3]])
+    theta = surface.to_theta(values) + 1e-3 * rng.standard_normal((600, 9))
+    scores = rng.standard_normal((600, 25))
+    found = surface.curvature(theta, scores)
+    for k in (0, 7, 599):
+        alone = np.zeros((9, 9))
+        for i in range(9):
+            step = 1e-4 * max(1.0, abs(theta[k, i])) * np.eye(9)[i]
+            ahead, behind = (surface.gradient(theta[[k]] + sign * step)[1][0] for sign in (1, -1))
+            alone[i] = scores[k] @ (ahead - behind) / 2 / step[i]
+        assert np.allclose(found[k], (alone + alone.T) / 2, rtol=1e-6, atol=1e-6)
