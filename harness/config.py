@@ -104,7 +104,7 @@ def task_overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task)
 
 
-QUOTED_TWICE = 'text with = < > or quotes is quoted twice: \'where=["loss<3","group=a"]\''
+QUOTED_TWICE = "text with = < > or quotes is quoted twice: 'where=[\"loss<3\"]'"
 
 
 def explain(error: BaseException) -> str:
