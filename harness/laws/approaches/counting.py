@@ -1,4 +1,4 @@
-"""What the exponent of the compute-optimal size becomes when parameters are counted another way.
+"""How published tables count, and what the exponent of the compute-optimal size becomes under another count.
 
 Kaplan et al. 2001.08361 count without embeddings and found N* growing as C^.73, Hoffmann et al. 2203.15556
 count all and found C^.50. Pearce & Song 2406.12907 show that one surface says both: in a family of models
@@ -74,3 +74,26 @@ def exponent_without_embeddings(
     """
     low, high = optimal_flops(np.array(sizes), 1.0, 1.0, alpha, beta, gamma)
     return math.log(sizes[1] / sizes[0]) / math.log(high / low)
+
+
+def published_params(vocab: int, width: int, depth: int, mlp_hidden: int, relative_positions: bool) -> int:
+    """N of a GPT-2 shape, tied embeddings, every bias and norm, no table of positions.
+
+    With `relative_positions`, a projection and two biases a layer, it is the N of Hoffmann et al. 2203.15556.
+    """
+    attention = 4 * width**2 + 4 * width
+    mlp = 2 * width * mlp_hidden + mlp_hidden + width
+    norms = 4 * width
+    positions = width**2 + 2 * width if relative_positions else 0
+    return vocab * width + depth * (attention + positions + mlp + norms) + 2 * width
+
+
+def hoffmann_flops_per_token(context: int, width: int, heads: int, depth: int, mlp_hidden: int) -> int:
+    """Training FLOPs per token of 2203.15556, appendix F, without embeddings and logits.
+
+    Attention is counted over the full square, its softmax at 3 a score. Their table A4, which sets C beside
+    6ND, comes out so; the appendix also lists embeddings and logits, with which it does not.
+    """
+    matrices = 8 * width**2 + 4 * width * mlp_hidden
+    scores = 4 * context * width + 3 * heads * context
+    return 3 * depth * (matrices + scores)

@@ -14,9 +14,11 @@ from harness.laws.approaches.allocation import fit_line
 from harness.laws.approaches.counting import (
     exponent_without_embeddings,
     fit_gamma,
+    hoffmann_flops_per_token,
     local_exponent,
     non_embedding_params,
     optimal_flops,
+    published_params,
     total_params,
 )
 from harness.laws.approaches.envelope import Envelope, fit_envelope
@@ -256,3 +258,10 @@ def test_scalefit_below_1e21():
     assert len(rows) == 217
     assert {name: fit.params[name] for name in published} == pytest.approx(published, abs=5e-5)
     assert 2 * fit.objective == pytest.approx(0.062414, abs=5e-7)
+
+
+def test_published_counts():
+    """Goldens 2.2: GPT-2 by its own count, and the first row of Hoffmann et al.'s table A4 (C over 6ND)."""
+    assert published_params(50257, 768, 12, 3072, relative_positions=False) == 123_653_376
+    n = published_params(32000, 640, 10, 2560, relative_positions=True)
+    assert hoffmann_flops_per_token(2048, 640, 10, 10, 2560) / (6 * n) == pytest.approx(1.025036, abs=5e-7)
