@@ -24,10 +24,16 @@ predictions at rows of the law's inputs:
     reward                     compute, reward                             compute
     learning_rate, batch_size  params_*, tokens, lr, batch_tokens, loss    params, tokens; tokens
     progress                   params_*, tokens, year, loss                params, tokens, year
+    tissue, multi_power        run_id, step, lr, loss                      none; see predict=
 
     harness fit law=downstream runs=t.csv 'columns={accuracy: acc_mmlu, loss: bpb_mmlu}' 'at=[[7e9,4e12]]'
     harness fit law=downstream runs=t.csv checkpoints=curves.csv    the second step sees every checkpoint
     harness fit law=reward runs=rl.csv 'columns={compute: gpu_hours}' fit.law.skip=1500 'at=[[16000]]'
+    harness fit law=tissue runs=curves.csv 'curves=[a,b,c]' 'predict=[d]'    fit three runs, predict another
+
+tissue and multi_power read curves under learning-rate schedules: `curves` names the runs to fit (all, when
+not given), `predict` those to compare with the fitted law. The rate is interpolated between logged steps and
+rises from zero at step 0 to the first of them; `where` leaves out losses, and no part of a schedule.
 
 `sensitivity` refits under other conventions of N and C, loss functions, laws and rules for leaving out
 rows, and compares the answers at the first of `flops` (by default 10 times the largest run).
@@ -47,7 +53,7 @@ from harness.config import verb
 from harness.errors import CannotAnswer
 from harness.laws.approaches.compare import compare, comparison_budgets, unanswered
 from harness.laws.checklist import checklist, checklist_json
-from harness.laws.config import OF_COMPUTE, OTHER_RESPONSES
+from harness.laws.config import OF_COMPUTE, OF_SCHEDULES, OTHER_RESPONSES
 from harness.laws.conventions import in_flops
 from harness.laws.fit import FitStatus, fit_law
 from harness.laws.forms.catalogue import FORMS
@@ -67,6 +73,8 @@ class Settings(Experiment):
     flops: list[float] = field(default_factory=list)
     at: list[list[Any]] = field(default_factory=list)
     checkpoints: str | None = None
+    curves: list[str] = field(default_factory=list)
+    predict: list[str] = field(default_factory=list)
     approaches: bool = False
     sensitivity: bool = False
     checklist: bool = False
@@ -78,6 +86,11 @@ class Settings(Experiment):
             raise ValueError(f"at={self.at} must be rows of numbers")
         if self.checkpoints and self.fit.law.name not in OTHER_RESPONSES:
             raise ValueError(f"law={self.fit.law.name.value} has no use for checkpoints=; see --help")
+        law, of_schedules = self.fit.law.name.value, self.fit.law.name in OF_SCHEDULES
+        if (self.curves or self.predict) and not of_schedules:
+            raise ValueError(f"curves= and predict= are for law=tissue or multi_power, not for law={law}")
+        if self.at and of_schedules:
+            raise ValueError(f"law={law} reads a whole schedule, no row of at=; name runs in predict=")
         if (self.approaches or self.sensitivity or self.checklist) and self.fit.law.name in OTHER_RESPONSES:
             what = "approaches=, sensitivity= or checklist="
             raise ValueError(f"law={self.fit.law.name.value} has no use for {what}")
@@ -92,7 +105,7 @@ def main(settings: Settings) -> None:
     if settings.fit.law.name in OTHER_RESPONSES:
         from harness.commands.respond import respond
 
-        respond(settings, settings.at, settings.checkpoints)
+        respond(settings, settings.at, settings.checkpoints, settings.curves, settings.predict)
         return
     check_points(FORMS[settings.fit.law.name.value], settings.at)
     of_compute = settings.fit.law.name in OF_COMPUTE and not settings.approaches

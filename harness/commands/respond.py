@@ -9,18 +9,25 @@ from harness.commands.root import Experiment, Format
 from harness.errors import CannotAnswer, WrongInput
 from harness.laws.fit import FitStatus
 from harness.laws.responses.catalogue import fit_response_law
+from harness.laws.responses.schedules import RunChoice
 from harness.laws.responses.source import Source
 from harness.report.responses import print_response
 from harness.report.terminal import print_json
 
 
-def respond(settings: Experiment, at: Sequence[Sequence[float]], checkpoints: str | None) -> None:
+def respond(
+    settings: Experiment,
+    at: Sequence[Sequence[float]],
+    checkpoints: str | None,
+    curves: Sequence[str] = (),
+    predict: Sequence[str] = (),
+) -> None:
     """Raises CannotAnswer, after printing, when the law is not identified."""
     if settings.runs is None:
         raise WrongInput(f"law={settings.fit.law.name.value} reads a table: give runs=table.csv")
     source = Source(path=Path(settings.runs), where=settings.where, columns=settings.columns)
     evaluations = Source(path=Path(checkpoints), columns=settings.columns) if checkpoints else None
-    fit = fit_response_law(source, settings.fit, evaluations)
+    fit = fit_response_law(source, settings.fit, evaluations, RunChoice(curves, predict))
     result = fit.to_json(at)
     if settings.format is Format.json:
         print_json(result)

@@ -25,15 +25,22 @@ class LawName(Enum):
     learning_rate = "learning_rate"
     batch_size = "batch_size"
     progress = "progress"
+    tissue = "tissue"
+    multi_power = "multi_power"
 
 
 OTHER_RESPONSES = frozenset(
     {
         *(LawName.downstream, LawName.downstream_error, LawName.coverage, LawName.reward),
         *(LawName.learning_rate, LawName.batch_size, LawName.progress),
+        *(LawName.tissue, LawName.multi_power),
     }
 )
 """Laws of `laws.responses`, which read columns of their own. Here, so that asking costs no import."""
+
+
+OF_SCHEDULES = frozenset({LawName.tissue, LawName.multi_power})
+"""Of the responses, laws of loss curves, which read whole runs and choose among them."""
 
 
 OF_COMPUTE = frozenset({LawName.frontier, LawName.bnsl, LawName.bnsl_two})

@@ -17,6 +17,8 @@ def print_response(result: dict[str, Any]) -> None:
         print_predictions(result, level)
     if "cells" in result:
         print_cells(result["cells"])
+    if "curves" in result:
+        print_curves(result["curves"])
     if "doubling_months" in result:
         found = result["doubling_months"]
         months = "never" if found["value"] is None else f"every {found['value']:.3g} months"
@@ -57,3 +59,20 @@ def print_cells(cells: list[dict[str, Any]]) -> None:
         for cell in cells
     ]
     print_table("optimum of each cell", ("params", "tokens", "lr", "batch tokens", "rows", "grid"), rows)
+
+
+def print_curves(curves: list[dict[str, Any]]) -> None:
+    rows = [
+        (
+            curve["run_id"],
+            curve["role"],
+            str(curve["last_step"]),
+            f"{curve['loss']:.5g}",
+            f"{curve['predicted_loss']:.5g}",
+            f"{curve['mean_relative_error']:.3%}",
+            f"{curve['worst_relative_error']:.3%}",
+        )
+        for curve in curves
+    ]
+    head = ("run", "role", "last step", "loss", "by the law", "mean error", "worst error")
+    print_table("curves", head, rows)
