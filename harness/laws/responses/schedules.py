@@ -141,6 +141,11 @@ def read_curves(source: Source, choice: RunChoice) -> Curves:
         if len(steps) < 2:
             raise WrongInput(f"the run {name!r} has one row; a curve needs at least two")
         lr = schedule(name, rates[name]["step"], rates[name]["lr"])
+        if not (lr[: int(steps[0]) + 1] > 0).any():
+            raise WrongInput(
+                f"the run {name!r}: lr is still zero at step {steps[0]:g}, which no schedule law describes; "
+                f"leave its loss out: 'where=[\"step>{steps[0]:g}\"]'"
+            )
         return Curve(lr, steps.astype(np.intp), loss)
 
     return Curves({name: curve(name) for name in fitted}, {name: curve(name) for name in predicted}, table)

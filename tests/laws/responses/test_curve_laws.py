@@ -176,6 +176,7 @@ def test_the_logged_rates_stand_for_the_schedule():
         ("run_id,step,lr,loss", ["a,1,1e-3,3", "b,1,1e-3,2"], "the run 'a' has one row"),
         ("run_id,step,lr,loss", ["a,1,1e-3,3", "a,2,-1e-3,2"], "lr must not be negative"),
         ("run_id,step,lr,loss", ["a,1,0,3", "a,2,0,2"], "nor always zero"),
+        ("run_id,step,lr,loss", ["a,0,0,3", "a,2,1e-3,2"], "lr is still zero at step 0"),
         ("run_id,step,lr,loss", ["a,1.5,1e-3,3", "a,2,1e-3,2"], "step must be a whole number"),
         ("run_id,step,lr,loss", ["a,1e9,1e-3,3", "a,2e9,1e-3,2"], "step must be a whole number"),
     ],
