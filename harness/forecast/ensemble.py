@@ -18,7 +18,7 @@ from harness.laws.surfaces import Floats
 def member_configs(delta: float) -> tuple[LawConfig, ...]:
     """The plain law first; then the plain law and skaling, each with a weak prior on its exponents.
 
-    Averaging such fits is the finding of the project's prototype over 59 public 8x cases (median error
+    Averaging such fits is what a prototype found over 59 public 8x cases (median error
     .6 % against 2.7 % of the plain law); here they weigh the same.
     """
     return (

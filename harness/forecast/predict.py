@@ -13,7 +13,7 @@ Interval: four independent sources of error in ln L, combined in quadrature on e
    origin weighs as much as the record;
 4. spread: 1.65 times the standard deviation of the predictions of the members, of least squares and of
    the other convention of N where it is given (1.65 times covered 95 % of the 59 public cases of the
-   prototype in the project's issue on forecasts).
+   prototype).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from harness.laws.surfaces import FLOPS_PER_PARAM_TOKEN
 
 PUBLIC_GROWTH = 0.031 / 1.645 / math.log(8)
 """Log error per unit of ln(ratio): averaged fits of this kind have a 90th percentile of the absolute error
-of 3.1 % at 8x over 59 public cases (prototype in the project's issue on forecasts; the plain law: 5.7 %).
+of 3.1 % at 8x over 59 public cases in a prototype (the plain law: 5.7 %).
 The 90th percentile, not the median of .6 %: the errors have heavy tails and the interval is made for them."""
 
 PUBLIC_ORIGINS = 1.0

@@ -38,7 +38,7 @@ def test_the_grid_is_that_of_the_replication():
 
 @pytest.mark.parametrize("gradients", Gradients)
 def test_the_reference_reaches_the_published_optimum(chinchilla, gradients):
-    """Goldens of Besiroglu et al. 2404.10102: the objective at Hoffmann's constants and at the minimum."""
+    """Besiroglu et al. 2404.10102: the objective at Hoffmann's constants and at the minimum."""
     objective = build_objective(gradients, *chinchilla)
     assert objective(HOFFMANN)[0] == pytest.approx(0.00123116, rel=1e-5)
     theta, value = descend(objective, np.array([20.0, 25.0, -1.0, 1.0, 0.0]))  # one of few that arrive

@@ -33,7 +33,7 @@ def fit_240(chinchilla_240) -> Fit:
 
 
 def test_besiroglu_240_rows(fit_240):
-    """Besiroglu et al. 2404.10102, goldens 2.3."""
+    """Besiroglu et al. 2404.10102."""
     assert fit_240.status is FitStatus.identified
     assert fit_240.n == 240
     assert fit_240.objective <= 0.00101827403
@@ -59,7 +59,7 @@ def test_all_245_rows():
 
 
 def test_hoffmann_constants_are_not_the_minimum(fit_240):
-    """Objectives at the published constants, goldens 2.3."""
+    """Objectives at the published constants."""
     problem = fit_240.solution.problem
     for constants, value in (
         ((406.4, 410.7, 1.69, 0.34, 0.28), 0.00412101),
@@ -71,7 +71,7 @@ def test_hoffmann_constants_are_not_the_minimum(fit_240):
 
 
 def test_least_squares_below_1e21():
-    """scalefit on C < 1e21, goldens 2.4: 217 rows, least squares of the loss, not of its logarithm."""
+    """scalefit on C < 1e21: 217 rows, least squares of the loss, not of its logarithm."""
     table = public_table("chinchilla_epoch.csv")
     rows = observations_from_table(table, ["excluded_by_epoch=0", "flops<1e21"])
     assert len(rows) == 217

@@ -25,7 +25,7 @@ UNROUNDED = {
 }
 ROUNDED = {"A": 406.4, "B": 410.7, "E": 1.69, "alpha": 0.34, "beta": 0.28}
 
-# Goldens 2.2, recomputed there in closed form: budget, constants, N*, D*, D*/N*, L*.
+# Hoffmann et al. and Besiroglu et al. in closed form: budget, constants, N*, D*, D*/N*, L*.
 PUBLISHED = [
     (1e18, EPOCH, 8.0532e7, 2.0696e9, 25.70, 3.49049),
     (1e20, EPOCH, 8.5348e8, 1.9528e10, 22.88, 2.55340),

@@ -32,7 +32,7 @@ def intercepts(found: IsoFlop) -> tuple[float, float]:
 
 
 def test_the_published_vertex_bias():
-    """Goldens 2.4: five budgets, 15 token counts within 16 times D*, no noise: the slope is exact and the
+    """Five budgets, 15 token counts within 16 times D*, no noise: the slope is exact and the
     intercept is not."""
     found = parabolas(isoflop_design())
     raw, corrected = intercepts(found)

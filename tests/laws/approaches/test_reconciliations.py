@@ -51,7 +51,7 @@ PUBLISHED = {
     **{f"owt2|{setting}": exponents[1] for setting, exponents in STEPS.items()},
     **{f"rw|{setting}|count_attention|train": exponent for setting, exponent in ATTENTION.items()},
 }
-"""Goldens 2.3: the exponent a of RefinedWeb and OpenWebText2, and of counting attention."""
+"""The exponent a of RefinedWeb and OpenWebText2, and of counting attention."""
 
 REPLICATES = 400
 
@@ -249,7 +249,7 @@ def test_the_published_table_of_approach_2():
 
 
 def test_scalefit_below_1e21():
-    """The apple ml-scalefit run of goldens 2.4: residuals of L itself, 217 rows, to every digit printed."""
+    """The apple ml-scalefit run: residuals of L itself, 217 rows, to every digit printed."""
     table = public_table("chinchilla_epoch.csv")
     rows = observations_from_table(table, ["excluded_by_epoch=0", "flops<1e21"])
     columns = {"params": rows.params, "tokens": rows.tokens}
@@ -261,7 +261,7 @@ def test_scalefit_below_1e21():
 
 
 def test_published_counts():
-    """Goldens 2.2: GPT-2 by its own count, and the first row of Hoffmann et al.'s table A4 (C over 6ND)."""
+    """GPT-2 by its own count, and the first row of Hoffmann et al.'s table A4 (C over 6ND)."""
     assert published_params(50257, 768, 12, 3072, relative_positions=False) == 123_653_376
     n = published_params(32000, 640, 10, 2560, relative_positions=True)
     assert hoffmann_flops_per_token(2048, 640, 10, 10, 2560) / (6 * n) == pytest.approx(1.025036, abs=5e-7)
