@@ -27,8 +27,8 @@ Objective = Callable[[Floats], tuple[float, Floats]]
 
 
 class Gradients(Enum):
-    """Torch's autograd in double precision, as one would write it today (a tenth of the time of the
-    NumPy autograd that the replication used, measured), and the formulas by hand, without a tape."""
+    """Torch's autograd in double precision, as one would write it today (a fifth to an eighth of the time
+    of the NumPy autograd that the replication used, measured), and the formulas by hand, without a tape."""
 
     autograd = "autograd (torch)"
     analytic = "analytic (NumPy)"
