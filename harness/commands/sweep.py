@@ -7,6 +7,7 @@
     harness sweep experiment=demo dry_run=true           the plan, nothing else
     harness sweep experiment=demo launcher.slots=1 launcher.threads_per_slot=2 hardware.threads=2
     harness sweep group=mine hardware=gpu launcher.gpus=4      one cell a GPU
+    harness sweep group=mine detach=true                 returns at once; status and stop find it
 
 One process a slot, largest cells first. Ctrl-C saves and stops, and so does `harness stop` from elsewhere;
 a crashed cell never stops the others. Exit code 1 when cells are left unfinished.
@@ -23,7 +24,9 @@ from harness.commands.status import show_states
 from harness.config import task_overrides, verb
 from harness.errors import CannotAnswer, WrongInput
 from harness.report.sweep_progress import SweepProgress
+from harness.report.terminal import print_lines
 from harness.runs import PLAN
+from harness.sweep.detach import QUEUE_LOG, detach
 from harness.sweep.local import Queue, build_slots, own_cores
 from harness.sweep.plan import PlanLine, read_lines
 from harness.training.settings import Device, TrainConfig
@@ -34,6 +37,7 @@ class Settings(Experiment):
     retry_failed: bool = False
     extend: bool = False
     dry_run: bool = False
+    detach: bool = False
 
 
 @verb("sweep", Settings)
@@ -45,6 +49,9 @@ def main(settings: Settings) -> None:
     if settings.hardware.device is Device.cuda and not settings.launcher.gpus:
         raise WrongInput("hardware=gpu needs launcher.gpus=N: how many GPUs to spread the cells over")
     slots = build_slots(settings.launcher, own_cores())
+    if settings.detach:
+        leave_behind(settings, task_overrides())
+        return
     queue = Queue(settings.folder, lines, slots, settings.retry_failed)
     with SweepProgress(settings.group) as progress:
         queue.run(progress.update)
@@ -56,6 +63,15 @@ def main(settings: Settings) -> None:
             f"{len(left)} of {len(states)} cells are not finished, e.g. {first.cell.run_id}: "
             f"{first.status.value} {first.note or '(see its log.txt)'}"
         )
+
+
+def leave_behind(settings: Settings, typed: Sequence[str]) -> None:
+    place = f"group={settings.group} runs_dir={settings.runs_dir}"
+    pid = detach(settings.folder, [word for word in typed if not word.startswith("detach=")])
+    print_lines(
+        f"{settings.folder}: process {pid} works through the sweep; its output goes to {QUEUE_LOG} there",
+        f"harness status {place} shows it, harness stop {place} ends it",
+    )
 
 
 def cells_to_train(settings: Settings, typed: Sequence[str]) -> list[PlanLine]:

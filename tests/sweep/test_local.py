@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import CannotAnswer
 from harness.runs import FAILURE, RECORD, RunDirectory, Status, run_directories
+from harness.sweep.detach import QUEUE_LOG, detach
 from harness.sweep.local import LauncherConfig, build_slots
 from harness.sweep.plan import create_run, read_lines
+from harness.sweep.queues import living_queues
 
 
 def test_slots_share_out_cores_and_gpus():
@@ -157,3 +160,22 @@ def test_moved_data_are_found_again(harness, sweep_words, toy_root, tmp_path):
     assert [line.cell for line in after] == [line.cell for line in before]
     assert all("moved" in line.frozen["tokens_path"] for line in after)
     assert "moved" in create_run(root, after[0]).config()["tokens_path"]
+
+
+def test_a_detached_sweep_returns_at_once_and_gets_done(harness, sweep_words, tmp_path):
+    started = harness(*sweep_words, "detach=true", cwd=tmp_path)
+    assert started.returncode == 0, started.stderr
+    root = tmp_path / "toy"
+    [queue] = living_queues(root)
+    assert f"process {queue.process.pid} works" in started.stdout
+    assert set(queue.cells) == {line.cell.run_id for line in read_lines(root)}
+    deadline = time.monotonic() + 120
+    while "4 done" not in (root / QUEUE_LOG).read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert len(stamps(root)) == 4
+    assert living_queues(root) == []
+
+
+def test_a_detached_sweep_that_fails_at_once_says_so(tmp_path):
+    with pytest.raises(CannotAnswer, match=r"there is no setting .*bogus.*queue\.log"):
+        detach(tmp_path, ["bogus=1"])
