@@ -30,6 +30,7 @@ from harness.training.cell import Cell, freeze, read_cell
 from harness.training.feasible import refuse_untrainable
 from harness.training.memory import training_bytes
 from harness.training.provenance import code_version
+from harness.training.trunk import trunk_of
 
 
 def own_cell(settings: Experiment) -> Cell:
@@ -61,6 +62,7 @@ def sweep_cells(
 
 
 def planned(cell: Cell, estimate: Estimate | None = None, code_version: str = "") -> PlannedCell:
+    trunk = trunk_of(cell)
     about = PlannedCell(
         run_id=cell.run_id,
         model=cell.config.model.name,
@@ -73,6 +75,8 @@ def planned(cell: Cell, estimate: Estimate | None = None, code_version: str = ""
         seed=cell.config.seed,
         config_hash=cell.config_hash,
         code_version=code_version,
+        trunk=trunk.key if trunk else "",
+        trunk_tokens=trunk.steps * cell.horizon.batch_tokens if trunk else 0,
     )
     if estimate is None:
         return about

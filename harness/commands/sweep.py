@@ -9,7 +9,7 @@
     harness sweep group=mine hardware=gpu launcher.gpus=4      one cell a GPU
     harness sweep group=mine detach=true                 returns at once; status and stop find it
 
-One process a slot, largest cells first. Ctrl-C saves and stops, and so does `harness stop` from elsewhere;
+One process a slot, largest first. Ctrl-C saves and stops, and so does `harness stop` from elsewhere;
 a crashed cell never stops the others. Exit code 1 when cells are left unfinished.
 """
 

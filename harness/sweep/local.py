@@ -1,4 +1,6 @@
-"""A queue on this machine: one process a slot, largest cells first, a crash never stops the others.
+"""A queue on this machine: one process a slot, largest units first, a crash never stops the others.
+
+Cells that share a trunk are one unit: they run one after another, the shortest first.
 
 Each cell is a child process of its own, so a crash or an out-of-memory kill takes one cell with it. A
 child dies with its parent, and a sweep typed again goes on from the checkpoints.
@@ -21,6 +23,7 @@ from harness.runs import RunDirectory, Status
 from harness.sweep.ledger import WAITING, CellState, look, survey
 from harness.sweep.plan import PlanLine, PlannedCell, create_run
 from harness.sweep.queues import registered, release, reserve
+from harness.sweep.units import units
 
 LOG = "log.txt"
 POLL_SECONDS = 0.5
@@ -105,7 +108,7 @@ class Queue:
         cells = [line.cell for line in lines]
         self.states = {state.cell.run_id: waiting_or_not(state) for state in survey(root, cells)}
         self.retry_failed = retry_failed
-        self.waiting = sorted(filter(self.launchable, cells), key=lambda cell: -cell.flops)
+        self.waiting = [cell for unit in units(filter(self.launchable, cells)) for cell in unit]
         self.children: list[Child] = []
 
     def launchable(self, cell: PlannedCell) -> bool:
@@ -146,16 +149,24 @@ class Queue:
             self.children.append(Child(cell, slot, start(run, slot, self.command(run))))
 
     def next_cell(self) -> PlannedCell | None:
-        """The largest cell that waits and that no other queue has begun or is starting, its run directory
-        made."""
+        """The first cell that waits and that no other queue has begun or is starting, its run directory
+        made. While one of a trunk runs, the others wait for what it leaves them."""
+        busy = self.trunks_at_work()
         for cell in list(self.waiting):
+            if cell.trunk and cell.trunk in busy:
+                continue
             self.update(cell)
             if self.launchable(cell) and not self.prepared(cell):
+                busy.add(cell.trunk)
                 continue
             self.waiting.remove(cell)
             if self.launchable(cell):
                 return cell
         return None
+
+    def trunks_at_work(self) -> set[str]:
+        running = [child.cell for child in self.children] + [state.cell for state in self.elsewhere()]
+        return {cell.trunk for cell in running}
 
     def prepared(self, cell: PlannedCell) -> bool:
         """Whether its run directory is there and reserved; a damaged one must not stop the others."""

@@ -54,8 +54,9 @@ def grids(sweep: SweepConfig) -> list[list[list[str]]]:
 
 @dataclass(frozen=True)
 class PlannedCell:
-    """What a person wants to know of a cell. The last five are as of its planning: bytes at the peak,
-    seconds on one device and how they are known, their price, the code that was there."""
+    """What a person wants to know of a cell. Five are as of its planning: bytes at the peak, seconds on one
+    device and how they are known, their price, the code that was there. Cells of equal `trunk` train alike
+    for their first `trunk_tokens` tokens; an empty one is shared with nobody."""
 
     run_id: str
     model: str
@@ -72,6 +73,8 @@ class PlannedCell:
     seconds_basis: str = TimeBasis.unknown.value
     cost: float | None = None
     code_version: str = ""
+    trunk: str = ""
+    trunk_tokens: int = 0
 
 
 @dataclass(frozen=True)

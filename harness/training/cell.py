@@ -66,7 +66,11 @@ NOT_SCIENCE = {"": ("group", "saving"), "hardware": ("peak_flops",), "corpus": (
 
 
 def science_hash(frozen: dict[str, Any]) -> str:
-    """Over everything that bears on the result: not where files lie (the text is in the corpus hash), how
+    return content_hash(science(frozen))
+
+
+def science(frozen: dict[str, Any]) -> dict[str, Any]:
+    """Everything that bears on the result: not where files lie (the text is in the corpus hash), how
     often the run writes down where it is, or what the sweep is called. The standard parametrization is left
     out too: it is what every run had before there was a choice, and reads none of its settings."""
     config = {key: value for key, value in frozen["config"].items() if key not in NOT_SCIENCE[""]}
@@ -75,7 +79,7 @@ def science_hash(frozen: dict[str, Any]) -> str:
     for part in ("hardware", "corpus"):
         config[part] = {key: value for key, value in config[part].items() if key not in NOT_SCIENCE[part]}
     kept = ("shape", "horizon", "corpus_hash", "tokenizer_hash")
-    return content_hash({"config": config, **{key: frozen[key] for key in kept}})
+    return {"config": config, **{key: frozen[key] for key in kept}}
 
 
 def freeze(config: TrainConfig, prepared: Prepared) -> Cell:

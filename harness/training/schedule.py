@@ -43,7 +43,7 @@ def build_schedule(config: ScheduleConfig, peak: float, steps: int, batch_tokens
     floor = config.final_fraction
     match config.kind:
         case ScheduleKind.wsd:
-            cooldown = round(config.cooldown_fraction * steps)
+            cooldown = steps - trunk_steps(config, steps)
             return lambda step: peak * wsd(step, steps, warmup, cooldown, floor)
         case ScheduleKind.cosine:
             return lambda step: peak * cosine(step, steps, warmup, floor)
@@ -58,6 +58,17 @@ def warmup_steps(config: ScheduleConfig, steps: int, batch_tokens: int) -> int:
         if config.warmup_tokens is None
         else min(longest, math.ceil(config.warmup_tokens / batch_tokens))
     )
+
+
+def trunk_steps(config: ScheduleConfig, steps: int) -> int:
+    """How many steps come before the rate depends on the length of the run, but for its warm-up."""
+    match config.kind:
+        case ScheduleKind.wsd:
+            return steps - round(config.cooldown_fraction * steps)
+        case ScheduleKind.cosine:
+            return 0
+        case ScheduleKind.constant:
+            return steps
 
 
 def warm(step: int, warmup: int) -> float:

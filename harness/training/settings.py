@@ -111,10 +111,12 @@ class EvaluationConfig:
 @dataclass(kw_only=True)
 class SavingConfig:
     """A metrics row at least every `log_steps` steps (and at least 100 a run), a checkpoint every
-    `checkpoint_seconds`. Neither changes the result."""
+    `checkpoint_seconds`. With `share_trunk` runs that differ in their horizon alone train what they have in
+    common once, where `schedule.warmup_tokens` makes them warm up alike. None of these changes the result."""
 
     log_steps: int = 50
     checkpoint_seconds: float = 20.0
+    share_trunk: bool = later(True)
 
     def __post_init__(self) -> None:
         if self.log_steps < 1 or self.checkpoint_seconds < 0:
