@@ -5,7 +5,10 @@ B batch, T tokens, H query heads, K key/value heads (K divides H), d head dimens
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -13,26 +16,106 @@ from torch.nn import functional as F
 
 from harness.errors import WrongInput
 from harness.model.settings import AttentionKind
+from harness.shape import ModelShape
 
 Attend = Callable[[Tensor, Tensor, Tensor, float, int | None], Tensor]
 """q_BHTd, k_BKTd, v_BKTd, scale of the scores, window -> out_BHTd: causal. A query sees the last `window`
 positions, its own included; all of them for None."""
 
 
-def build_attention(kind: AttentionKind) -> tuple[Attend, str]:
-    """The causal attention to use, and its name for the record.
+@dataclass(frozen=True)
+class Attention:
+    """Who computes attention, and for the record its name and why it was chosen."""
 
-    `auto` takes SDPA: no Triton kernel is part of this version. Raises WrongInput for `triton`.
+    attend: Attend
+    name: str
+    reason: str
+
+
+def build_attention(
+    kind: AttentionKind, shape: ModelShape, device: torch.device, dtype: torch.dtype
+) -> Attention:
+    """The causal attention of a model on a device, its products in `dtype`.
+
+    `auto` takes the Triton kernels on a GPU where they have proved themselves (`kernels.selfcheck`), else
+    SDPA, and says so in one line. Raises WrongInput for `triton` where no kernel can answer.
     """
     match kind:
         case AttentionKind.reference:
-            return reference, "reference"
-        case AttentionKind.sdpa | AttentionKind.auto:
-            return sdpa, "sdpa"
+            return Attention(reference, "reference", "asked for")
+        case AttentionKind.sdpa:
+            return Attention(sdpa, "sdpa", "asked for")
         case AttentionKind.triton:
-            raise WrongInput(
-                "attention=triton: this version has no Triton kernels; use attention=auto, sdpa or reference"
-            )
+            refuse_triton(shape)
+            refuse_device(device)
+            return Attention(triton, "triton", "asked for")
+        case AttentionKind.auto if device.type == "cuda" and shape.attends:
+            return proved(shape, device, dtype)
+        case AttentionKind.auto:
+            return Attention(sdpa, "sdpa", "no GPU")
+
+
+def refuse_triton(shape: ModelShape) -> None:
+    """Raises WrongInput for a model that the kernels do not take, whatever the card."""
+    if (why := untaken(shape)) and shape.attends:
+        raise WrongInput(f"attention=triton: {why}; use attention=auto, sdpa or reference")
+
+
+def refuse_device(device: torch.device) -> None:
+    from kernels import Implementation, implementation_for
+
+    if implementation_for(torch.empty(0, device=device)) is not Implementation.triton:
+        raise WrongInput(
+            f"attention=triton needs a GPU, and this run is on {device.type}; use attention=auto, sdpa or "
+            "reference (TRITON_INTERPRET=1 interprets the kernels: for tests, a thousand times slower)"
+        )
+
+
+def untaken(shape: ModelShape) -> str:
+    """Why the kernels do not take this model; empty when they do."""
+    from kernels.attention.api import HAS_TRITON, HEAD_DIMS
+
+    if not HAS_TRITON:
+        return "triton is not installed"
+    if shape.head_dim not in HEAD_DIMS:
+        return f"the kernels have no tile for model.head_dim={shape.head_dim}, only for {HEAD_DIMS}"
+    return ""
+
+
+def proved(shape: ModelShape, device: torch.device, dtype: torch.dtype) -> Attention:
+    """The kernels if they passed their comparison with SDPA on this card, else SDPA and one warning."""
+    if why := untaken(shape):
+        return fallen_back(why)
+    from kernels.selfcheck import Outcome, Subject, card_name, verdict
+
+    windowed = any(layer.window is not None for layer in shape.layers)
+    name = str(dtype).removeprefix("torch.")
+    found = verdict(Subject(head_dim=shape.head_dim, dtype=name, windowed=windowed, device=str(device)))
+    card = card_name(str(device))
+    match found.outcome:
+        case Outcome.passed:
+            return Attention(triton, "triton", f"compared with SDPA on {card}")
+        case Outcome.failed:
+            return fallen_back(f"the kernels failed their comparison with SDPA on {card}: {found.said}")
+        case Outcome.unavailable:
+            return fallen_back(f"the kernels could not be compared with SDPA on {card}: {found.said}")
+
+
+def fallen_back(why: str) -> Attention:
+    warn(f"attention=auto: {why}; SDPA answers")
+    return Attention(sdpa, "sdpa", why)
+
+
+@cache
+def warn(line: str) -> None:
+    """Once a process, however many models it builds."""
+    print(line, file=sys.stderr)
+
+
+def triton(q_BHTd: Tensor, k_BKTd: Tensor, v_BKTd: Tensor, scale: float, window: int | None = None) -> Tensor:
+    from kernels import attention
+
+    return attention(q_BHTd, k_BKTd, v_BKTd, causal=True, window=window, scale=scale)
 
 
 def visible(length: int, window: int | None, device: torch.device) -> Tensor:

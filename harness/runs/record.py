@@ -15,7 +15,7 @@ class RunRecord:
     """Losses are validation losses in nats per token. `planned_code_version` is the code that was there
     when the run was planned, `code_version` the code that trained it; `attempts` counts all of them, those
     that failed included. `optimizer_flops` are the matrix products of the optimizer, beside `flops`;
-    AdamW has none."""
+    AdamW has none. `attention_reason` is why `attention` was chosen."""
 
     run_id: str
     group: str
@@ -57,6 +57,7 @@ class RunRecord:
     full_every: int | None = None
     mixer: str = "attention"
     attention_every: int | None = None
+    attention_reason: str = ""
     state_size: int | None = None
     recurrence: int = 1
     prelude: int = 0

@@ -15,13 +15,20 @@ from torch.nn.utils import clip_grad_norm_
 
 from harness.data.loader import Batches, loader_tokens_per_second
 from harness.data.shards import TokenStore
-from harness.model.attention import build_attention
 from harness.model.init import build_model
 from harness.runs import RunDirectory, claim
 from harness.training.callbacks import Clock, Metrics
 from harness.training.cell import Cell
 from harness.training.module import TrainingModule, wants_compile
-from harness.training.run import Data, build_module, choose_device, open_data, quiet_lightning, spans
+from harness.training.run import (
+    Data,
+    attention_of,
+    build_module,
+    choose_device,
+    open_data,
+    quiet_lightning,
+    spans,
+)
 from harness.training.settings import Precision
 
 WARM_STEPS = 10
@@ -79,7 +86,7 @@ def bare_loop(cell: Cell, batches: Batches) -> Loop:
     """Seconds for so many steps of the loop one would write by hand: no logging, no accumulation."""
     config = cell.config
     device = choose_device(config.hardware.device)
-    attend, _ = build_attention(config.attention.kind)
+    attend = attention_of(cell, device).attend
     model = build_model(cell.shape, attend, config.init, config.parametrization, config.seed).to(device)
     loss_of = (
         torch.compile(model.loss, dynamic=False) if wants_compile(config.hardware.compile) else model.loss

@@ -9,8 +9,7 @@ from harness.data.loader import Batches, validation_windows
 from harness.data.shards import TokenStore
 from harness.model.settings import AttentionKind
 from harness.training.cell import Cell
-
-TORCH_ONLY = (AttentionKind.auto, AttentionKind.sdpa, AttentionKind.reference)
+from harness.training.settings import Device
 
 
 def refuse_untrainable(cells: Iterable[Cell]) -> None:
@@ -20,10 +19,22 @@ def refuse_untrainable(cells: Iterable[Cell]) -> None:
         store = TokenStore.open(Path(path))
         Batches(store, split="train", context=context, batch_sequences=batch, seed=0)
         validation_windows(store, context, tokens)
-    for kind in {cell.config.attention.kind for cell in cells}.difference(TORCH_ONLY):
-        from harness.model.attention import build_attention
+    for cell in cells:
+        if cell.config.attention.kind is AttentionKind.triton:
+            refuse_attention(cell)
 
-        build_attention(kind)
+
+def refuse_attention(cell: Cell) -> None:
+    """Where hardware.device=cuda, the plan may be made on a machine without the GPU it is made for."""
+    import torch
+
+    from harness.model.attention import refuse_device, refuse_triton
+
+    refuse_triton(cell.shape)
+    device = cell.config.hardware.device
+    if device is not Device.cuda:
+        here = device is Device.auto and torch.cuda.is_available()
+        refuse_device(torch.device("cuda" if here else "cpu"))
 
 
 def data_needs(cell: Cell) -> tuple[str, int, int, int]:

@@ -7,7 +7,7 @@ import re
 import torch
 from torch import Tensor
 
-from harness.model.attention import build_attention
+from harness.model.attention import sdpa
 from harness.model.parametrization import Parametrization, WeightRule, parametrize
 from harness.model.settings import InitConfig
 from harness.model.transformer import Transformer
@@ -20,7 +20,7 @@ def weight_rules(cell: Cell) -> list[WeightRule]:
     the first. Allocates nothing."""
     config, rules = cell.config, parametrize(cell.config.parametrization, cell.shape)
     with torch.device("meta"):
-        model = Transformer(cell.shape, build_attention(config.attention.kind)[0], rules)
+        model = Transformer(cell.shape, sdpa, rules)
     names = {weight: name for name, weight in model.named_parameters()}
     found = [
         WeightRule(

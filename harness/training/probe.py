@@ -22,8 +22,10 @@ def readings(cell: Cell) -> list[Reading]:
     in float32 and uncompiled: what is asked is how the model scales, not how fast it is."""
     config = cell.config
     device = choose_device(config.hardware.device)
-    attend, _ = build_attention(config.attention.kind)
-    model = build_model(cell.shape, attend, config.init, config.parametrization, config.seed).to(device)
+    attention = build_attention(config.attention.kind, cell.shape, device, torch.float32)
+    model = build_model(cell.shape, attention.attend, config.init, config.parametrization, config.seed).to(
+        device
+    )
     optimizer = build_optimizer(model, config.optim, cell.peak_lr)
     batches = open_data(cell).batches
     windows = [torch.from_numpy(batches.batch(step)).to(device) for step in range(cell.horizon.steps)]

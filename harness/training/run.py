@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from harness.data.loader import Batches, target_bytes, validation_windows
 from harness.data.shards import TokenStore
 from harness.errors import WrongInput
-from harness.model.attention import build_attention
+from harness.model.attention import Attention, build_attention
 from harness.model.init import build_model
 from harness.runs import (
     PROVENANCE,
@@ -42,7 +42,7 @@ from harness.training.module import Span, TrainingModule, wants_compile
 from harness.training.optimizer_cost import step_flops
 from harness.training.provenance import Origin, code_version, provenance
 from harness.training.schedule import build_schedule
-from harness.training.settings import Compile, Device, HardwareConfig
+from harness.training.settings import Compile, Device, HardwareConfig, Precision
 
 ROWS_PER_RUN = 100
 VERIFIED_BYTES = 2 << 30
@@ -172,10 +172,10 @@ def open_data(cell: Cell) -> Data:
     return Data(batches, windows, target_bytes(windows, store.bytes_per_token))
 
 
-def build_module(cell: Cell, data: Data, state: State | None) -> tuple[TrainingModule, str]:
+def build_module(cell: Cell, data: Data, state: State | None) -> tuple[TrainingModule, Attention]:
     config = cell.config
-    attend, attention = build_attention(config.attention.kind)
-    model = build_model(cell.shape, attend, config.init, config.parametrization, config.seed)
+    attention = attention_of(cell, choose_device(config.hardware.device))
+    model = build_model(cell.shape, attention.attend, config.init, config.parametrization, config.seed)
     micro_batch = (
         state.micro_batch
         if state
@@ -188,6 +188,12 @@ def build_module(cell: Cell, data: Data, state: State | None) -> tuple[TrainingM
         model.load_state_dict(state.model)
         module.optimizer_state = state.optimizer
     return module, attention
+
+
+def attention_of(cell: Cell, device: torch.device) -> Attention:
+    config = cell.config
+    dtype = torch.bfloat16 if config.hardware.precision is Precision.bf16 else torch.float32
+    return build_attention(config.attention.kind, cell.shape, device, dtype)
 
 
 def resume_compile(choice: Compile, state: State | None) -> Compile:
@@ -218,7 +224,7 @@ def spans(cell: Cell, first: int, evaluate_at: set[int], last: int | None = None
 class Outcome:
     """What the callbacks saw."""
 
-    attention: str
+    attention: Attention
     compiled: bool
     metrics: Metrics
     validation: Validation
@@ -272,7 +278,8 @@ def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -
         seed=config.seed,
         data_seed=config.data_seed,
         precision=config.hardware.precision.value,
-        attention=outcome.attention if shape.attends else "none",
+        attention=outcome.attention.name if shape.attends else "none",
+        attention_reason=outcome.attention.reason if shape.attends else "no layer attends",
         compiled=outcome.compiled,
         corpus_hash=cell.corpus_hash,
         tokenizer_hash=cell.tokenizer_hash,

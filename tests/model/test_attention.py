@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from harness.errors import WrongInput
-from harness.model.attention import build_attention, reference, sdpa
+from harness.model.attention import build_attention, reference, sdpa, warn
 from harness.model.settings import AttentionKind
+from harness.shape import Mixer, ModelConfig, build_shape
+from kernels import selfcheck
+from kernels.selfcheck import Outcome, Subject, Verdict
 
 
 @pytest.mark.parametrize("heads,key_heads", [(4, 4), (4, 2), (4, 1)])
@@ -28,8 +33,60 @@ def test_the_future_is_not_seen():
     torch.testing.assert_close(reference(q, k, v, 0.5)[:, :, :3], before)
 
 
-def test_the_door_names_who_answers():
-    assert build_attention(AttentionKind.auto)[1] == "sdpa"
-    assert build_attention(AttentionKind.reference)[1] == "reference"
-    with pytest.raises(WrongInput, match="no Triton kernels"):
-        build_attention(AttentionKind.triton)
+SHAPE = build_shape(
+    ModelConfig(name="tiny", width=16, depth=2, n_heads=2, head_dim=16, mlp_hidden=32), 50, context=16
+)
+GPU = torch.device("cuda")
+CPU = torch.device("cpu")
+
+
+def built(kind, shape=SHAPE, device=CPU):
+    return build_attention(kind, shape, device, torch.bfloat16)
+
+
+def test_the_door_names_who_answers_and_why():
+    auto, asked = built(AttentionKind.auto), built(AttentionKind.reference)
+    assert (auto.attend, auto.name, auto.reason) == (sdpa, "sdpa", "no GPU")
+    assert (asked.attend, asked.name, asked.reason) == (reference, "reference", "asked for")
+
+
+def test_triton_is_refused_where_it_cannot_answer():
+    with pytest.raises(WrongInput, match="needs a GPU"):
+        built(AttentionKind.triton)
+    with pytest.raises(WrongInput, match=r"no tile for model\.head_dim=24"):
+        built(AttentionKind.triton, replace(SHAPE, head_dim=24), GPU)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "name", "said"),
+    [
+        (Outcome.passed, "triton", "compared with SDPA on a card"),
+        (Outcome.failed, "sdpa", "the kernels failed their comparison with SDPA on a card: dq is off"),
+        (Outcome.unavailable, "sdpa", "the kernels could not be compared with SDPA on a card: dq is off"),
+    ],
+)
+def test_auto_on_a_gpu_takes_what_has_proved_itself(monkeypatch, capsys, outcome, name, said):
+    asked = []
+    monkeypatch.setattr(selfcheck, "card_name", lambda device: "a card")
+    monkeypatch.setattr(
+        selfcheck, "verdict", lambda what: asked.append(what) or Verdict(outcome, "dq is off")
+    )
+    warn.cache_clear()
+    for _ in range(2):
+        found = built(AttentionKind.auto, replace(SHAPE, window=5), GPU)
+    assert (found.name, found.reason) == (name, said)
+    assert asked[0] == Subject(head_dim=16, dtype="bfloat16", windowed=True, device="cuda")
+    warned = [] if name == "triton" else [f"attention=auto: {said}; SDPA answers"]
+    assert capsys.readouterr().err.splitlines() == warned
+
+
+def test_auto_falls_back_without_a_comparison_where_there_is_no_tile(monkeypatch):
+    monkeypatch.setattr(selfcheck, "verdict", None)
+    found = built(AttentionKind.auto, replace(SHAPE, head_dim=24), GPU)
+    assert found.attend is sdpa
+    assert "no tile for model.head_dim=24" in found.reason
+
+
+def test_a_model_without_attention_compares_nothing(monkeypatch):
+    monkeypatch.setattr(selfcheck, "verdict", None)
+    assert built(AttentionKind.auto, replace(SHAPE, mixer=Mixer.recurrent), GPU).name == "sdpa"

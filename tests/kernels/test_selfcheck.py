@@ -1,0 +1,146 @@
+"""The comparison that a card must pass before its kernels train anything: it tells right from wrong, and its
+verdict is kept. The process of its own is real here; the card is a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from kernels import selfcheck
+from kernels.selfcheck import (
+    Outcome,
+    Subject,
+    Verdict,
+    code_hash,
+    examine_apart,
+    sdpa,
+    shortfall,
+    verdict,
+)
+
+FEW = ((1, 1, 1), (40, 4, 2))
+SUBJECT = Subject(head_dim=16, dtype="bfloat16", windowed=True, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_right_attention_passes(dtype: str) -> None:
+    """The reference, which answers on a CPU."""
+    assert shortfall(Subject(head_dim=16, dtype=dtype, windowed=True, device="cpu"), sizes=FEW) is None
+
+
+def one_window_more(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    return sdpa(q, k, v, None if window is None else window + 1)
+
+
+def other_scale(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    return sdpa(1.02 * q, k, v, window)
+
+
+def wrong_key_head(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    group = q.shape[1] // k.shape[1]
+    return sdpa(q, k.repeat(1, group, 1, 1), v.repeat_interleave(group, 1), window)
+
+
+def no_gradient_of_the_last_key(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    return sdpa(q, torch.cat([k[:, :, :-1], k[:, :, -1:].detach()], dim=2), v, window)
+
+
+def undefined_last_row(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    out = sdpa(q, k, v, window)
+    return torch.cat([out[:, :, :-1], out[:, :, -1:] * float("nan")], dim=2)
+
+
+def unsteady(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    out = sdpa(q, k, v, window)
+    return out + torch.randn_like(out) * torch.finfo(out.dtype).eps / 8
+
+
+WRONG = {
+    one_window_more: "out",
+    other_scale: "out",
+    wrong_key_head: "out",
+    no_gradient_of_the_last_key: "dk",
+    undefined_last_row: "out",
+    unsteady: "differs between two runs",
+}
+
+
+@pytest.mark.parametrize("attend", WRONG, ids=lambda wrong: wrong.__name__)
+def test_wrong_attention_is_told(attend: selfcheck.Attend) -> None:
+    said = shortfall(SUBJECT, attend, FEW)
+    assert said is not None
+    assert WRONG[attend] in said
+
+
+def test_the_process_of_its_own_brings_back_what_it_found() -> None:
+    assert examine_apart(SUBJECT) == Verdict(Outcome.passed, "")
+    refused = examine_apart(Subject(head_dim=24, dtype="bfloat16", windowed=False, device="cpu"))
+    assert refused.outcome is Outcome.failed
+    assert "head_dim 24 is not supported" in refused.said
+
+
+def test_a_process_that_dies_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selfcheck.sys, "executable", "false")
+    assert examine_apart(SUBJECT).outcome is Outcome.failed
+
+
+def test_no_card_teaches_nothing() -> None:
+    if not torch.cuda.is_available():
+        gone = Subject(head_dim=16, dtype="bfloat16", windowed=False, device="cuda")
+        assert selfcheck.examine(gone).outcome is Outcome.unavailable
+
+
+def counting(found: Verdict) -> tuple[list[Subject], Callable[[Subject], Verdict]]:
+    asked: list[Subject] = []
+
+    def examine(subject: Subject) -> Verdict:
+        asked.append(subject)
+        return found
+
+    return asked, examine
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_verdict_is_kept_if_there_is_one(outcome: Outcome) -> None:
+    asked, examine = counting(Verdict(outcome, "why"))
+    assert [verdict(SUBJECT, examine) for _ in range(2)] == [Verdict(outcome, "why")] * 2
+    assert len(asked) == (2 if outcome is Outcome.unavailable else 1)
+
+
+def test_other_code_another_card_or_another_driver_is_compared_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, examine = counting(Verdict(Outcome.passed, ""))
+    verdict(SUBJECT, examine)
+    for name in ("code_hash", "card_name", "driver"):
+        with monkeypatch.context() as changed:
+            changed.setattr(selfcheck, name, lambda *_: "another")
+            verdict(SUBJECT, examine)
+    assert len(asked) == 4
+
+
+def test_a_damaged_verdict_is_replaced_and_an_unwritable_folder_is_no_error(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, examine = counting(Verdict(Outcome.passed, ""))
+    verdict(SUBJECT, examine)
+    (file,) = cache.rglob("*.json")
+    file.write_text('{"outcome": "pas')
+    for _ in range(2):
+        assert verdict(SUBJECT, examine).outcome is Outcome.passed
+    assert len(asked) == 2
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file))
+    assert verdict(SUBJECT, examine).outcome is Outcome.passed
+
+
+def test_the_hash_follows_the_sources() -> None:
+    assert code_hash() == code_hash()
+    assert len(code_hash()) == 12
