@@ -5,8 +5,13 @@ import importlib
 import pytest
 
 from harness.cli import VERBS
+from harness.commands.root import train_config
+from harness.commands.sweep import Settings
 from harness.config import compose_all, config_dir
 from harness.errors import WrongInput
+from harness.grid import settings_of_cells
+from harness.sweep.plan import grids
+from harness.training.cell import to_plain
 
 GROUPED = [f"{path.parent.name}={path.stem}" for path in sorted(config_dir().glob("*/*.yaml"))]
 
@@ -59,3 +64,32 @@ def test_explanations_are_one_line():
         with pytest.raises(WrongInput) as caught:
             settings("train", *overrides)
         assert "\n" not in str(caught.value)
+
+
+def test_the_factor_of_a_grid_multiplies_what_the_width_rule_says():
+    plain = settings("train", "optim.lr=0.007", "optim.width_exponent=1").optim
+    twice = settings("train", "optim.lr=0.007", "optim.width_exponent=1", "optim.lr_factor=2").optim
+    assert plain.peak_lr(32) == 0.007 * 2
+    assert twice.peak_lr(32) == 0.007 * 2 * 2
+    with pytest.raises(WrongInput, match=r"optim\.lr_factor must be positive"):
+        settings("train", "optim.lr_factor=0")
+
+
+def test_settings_that_came_later_leave_older_configs_as_they_were():
+    frozen = to_plain(train_config(settings("train")))
+    assert "lr_factor" not in frozen["optim"] and "seed" not in frozen["evaluation"]
+    moved = to_plain(train_config(settings("train", "optim.lr_factor=2", "evaluation.seed=1")))
+    assert moved["optim"]["lr_factor"] == 2 and moved["evaluation"]["seed"] == 1
+
+
+@pytest.mark.parametrize("sweep, cells, rungs", [("lr", 35, 5), ("lr_batch", 80, 5), ("seeds", 26, 2)])
+def test_shipped_sweeps_of_settings_have_their_cells(sweep, cells, rungs):
+    typed = ["experiment=demo", f"sweep={sweep}", "group=tuning"]
+    sweep_config = settings("sweep", *typed).sweep
+    found = settings_of_cells("sweep", Settings, typed, grids(sweep_config))
+    keys = [(c.model.name, c.horizon.tokens) for c in found]
+    tried = {
+        (*key, c.optim.lr_factor, c.horizon.batch_tokens, c.seed, c.data_seed, c.evaluation.seed)
+        for key, c in zip(keys, found, strict=True)
+    }
+    assert len(found) == len(tried) == cells and len(set(keys)) == rungs

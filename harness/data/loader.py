@@ -80,10 +80,13 @@ class Batches:
         return min(steps * self.batch_sequences, self.windows) * self.context
 
 
-def validation_windows(store: TokenStore, context: int, tokens: int) -> NDArray[np.int64]:
+def validation_windows(
+    store: TokenStore, context: int, tokens: int, seed: int | None = None
+) -> NDArray[np.int64]:
     """About `tokens` predicted tokens of the validation split: int64 [n, context + 1].
 
-    The windows do not overlap and are evenly spaced; n is tokens / context, or every window there is.
+    The windows do not overlap; n is tokens / context, or every window there is. They are the first of n
+    equal stretches of the split, or with a `seed` any one of each stretch.
     """
     stream = store.tokens("val")
     available = (len(stream) - 1) // context
@@ -93,7 +96,11 @@ def validation_windows(store: TokenStore, context: int, tokens: int) -> NDArray[
             "use more text, a larger corpus.val_fraction or a shorter context"
         )
     count = min(available, max(1, tokens // context))
-    return stream.windows(np.arange(count) * available // count * context, context + 1)
+    ends = np.arange(count + 1) * available // count
+    chosen = ends[:-1]
+    if seed is not None:
+        chosen = chosen + (np.random.default_rng(seed).random(count) * np.diff(ends)).astype(np.int64)
+    return stream.windows(chosen * context, context + 1)
 
 
 def target_bytes(windows: NDArray[np.int64], bytes_per_token: NDArray[np.uint16]) -> int:

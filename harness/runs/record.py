@@ -15,7 +15,9 @@ class RunRecord:
     """Losses are validation losses in nats per token. `planned_code_version` is the code that was there
     when the run was planned, `code_version` the code that trained it; `attempts` counts all of them, those
     that failed included. `optimizer_flops` are the matrix products of the optimizer, beside `flops`;
-    AdamW has none. `attention_reason` is why `attention` was chosen."""
+    AdamW has none. `attention_reason` is why `attention` was chosen. `seed` is that of the initial weights,
+    `data_seed` of the order of the data, `validation_seed` of the choice of validation windows (None: evenly
+    spaced)."""
 
     run_id: str
     group: str
@@ -63,6 +65,7 @@ class RunRecord:
     prelude: int = 0
     coda: int = 0
     optimizer_flops: float = 0.0
+    validation_seed: int | None = None
     reason: str = ""
     train_seconds: float = 0.0
     tokens_per_second: float = 0.0

@@ -168,7 +168,7 @@ def open_data(cell: Cell) -> Data:
         batch_sequences=cell.horizon.batch_sequences,
         seed=config.data_seed,
     )
-    windows = validation_windows(store, context, config.evaluation.tokens)
+    windows = validation_windows(store, context, config.evaluation.tokens, config.evaluation.seed)
     return Data(batches, windows, target_bytes(windows, store.bytes_per_token))
 
 
@@ -277,6 +277,7 @@ def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -
         vocab_size=shape.vocab_size,
         seed=config.seed,
         data_seed=config.data_seed,
+        validation_seed=config.evaluation.seed,
         precision=config.hardware.precision.value,
         attention=outcome.attention.name if shape.attends else "none",
         attention_reason=outcome.attention.reason if shape.attends else "no layer attends",

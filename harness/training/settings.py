@@ -29,7 +29,8 @@ class OptimizerKind(Enum):
 class OptimConfig:
     """`lr` is the peak for a model of `reference_width`; other widths get
     lr * (width / reference_width) ** -width_exponent. An exponent of 0 gives every width the same, as
-    muP and CompleteP ask, which have rules of their own for each kind of weight.
+    muP and CompleteP ask, which have rules of their own for each kind of weight. `lr_factor` multiplies
+    what comes out: the axis of a grid that is centred on every rung's own rate.
 
     `muon` orthogonalises the momentum of the hidden matrices, at `momentum`, and scales it to the size of
     Adam's steps, so that one lr and one weight_decay serve them and the weights that stay with AdamW."""
@@ -44,10 +45,12 @@ class OptimConfig:
     weight_decay: float = 0.1
     clip_grad_norm: float = 1.0
     momentum: float = later(0.95)
+    lr_factor: float = later(1.0)
 
     def __post_init__(self) -> None:
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise ValueError(f"optim.lr must be positive, not {self.lr}")
+        for name in ("lr", "lr_factor"):
+            if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
+                raise ValueError(f"optim.{name} must be positive, not {getattr(self, name)}")
         for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optim.{name} must lie in [0, 1), not {getattr(self, name)}")
@@ -55,7 +58,7 @@ class OptimConfig:
             raise ValueError("optim.clip_grad_norm must be positive; a huge value switches clipping off")
 
     def peak_lr(self, width: int) -> float:
-        return self.lr * (width / self.reference_width) ** -self.width_exponent
+        return self.lr * (width / self.reference_width) ** -self.width_exponent * self.lr_factor
 
 
 class Precision(Enum):
@@ -98,14 +101,20 @@ class HardwareConfig:
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
-    """Validation on the same `tokens` tokens, after every `every_tokens` trained tokens and at the end."""
+    """Validation on the same `tokens` tokens, after every `every_tokens` trained tokens and at the end.
+
+    The windows are spaced evenly over the validation split; with a `seed` each is drawn from its own
+    stretch of it, so that seeds measure how much the loss depends on which windows these are."""
 
     tokens: int = 131_072
     every_tokens: int = 2_000_000
+    seed: int | None = later(None)
 
     def __post_init__(self) -> None:
         if self.tokens < 1 or self.every_tokens < 1:
             raise ValueError("evaluation.tokens and evaluation.every_tokens must be positive")
+        if self.seed is not None and self.seed < 0:
+            raise ValueError(f"evaluation.seed must not be negative, not {self.seed}")
 
 
 @dataclass(kw_only=True)

@@ -119,6 +119,22 @@ def test_validation_windows_are_spread_and_fixed(store):
         validation_windows(store, 500, 10)
 
 
+def test_a_validation_seed_moves_each_window_within_its_stretch(store):
+    """Window numbers are read off the tokens: 8 w mod 7 tells the 24 windows of 7 apart within one stretch."""
+    ends = [0, 4, 9, 14, 19, 24]
+    drawn = set()
+    for seed in range(20):
+        windows = validation_windows(store, CONTEXT, 5 * CONTEXT, seed)
+        again = validation_windows(store, CONTEXT, 5 * CONTEXT, seed)
+        assert windows.tolist() == again.tolist() and windows.shape == (5, CONTEXT + 1)
+        for first, low, high in zip(windows[:, 0], ends, ends[1:], strict=False):
+            assert int(first) in {w * CONTEXT % 7 for w in range(low, high)}
+        drawn.add(tuple(windows[:, 0].tolist()))
+    assert len(drawn) > 10
+    whole = validation_windows(store, CONTEXT, 10**9)
+    assert validation_windows(store, CONTEXT, 10**9, 3).tolist() == whole.tolist()
+
+
 def test_target_bytes_leave_the_first_token_out():
     lengths = np.array([1, 2, 300, 0], np.uint16)
     windows = np.array([[2, 0, 1], [0, 2, 3]])
