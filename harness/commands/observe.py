@@ -37,6 +37,7 @@ def observe(
             settings.best_of,
             columns,
             of_compute,
+            settings.pooled,
         )
 
     found = read(settings.columns)

@@ -23,7 +23,8 @@ class Format(Enum):
 @dataclass(kw_only=True)
 class Experiment(TrainConfig):
     """Paths are relative to the working directory. `runs` is a sweep folder or a table of runs.
-    `columns` maps a standard column name to the name that the table has for it.
+    `columns` maps a standard column name to the name that the table has for it; `pooled` names columns
+    in which the runs of one law may differ although they make other models, such as schedule.
     """
 
     data_dir: str = "data"
@@ -31,6 +32,7 @@ class Experiment(TrainConfig):
     runs: str | None = None
     where: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
+    pooled: list[str] = field(default_factory=list)
     best_of: BestOf = BestOf.none
     sweep: SweepConfig = field(default_factory=SweepConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)

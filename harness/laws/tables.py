@@ -32,6 +32,7 @@ from harness.laws.observations import Observations, best_of_cell, collect, summa
 from harness.laws.sources.source import load
 from harness.laws.sources.table import Cells, Table
 from harness.laws.surfaces import Floats
+from harness.laws.variants import refuse_variants
 from harness.runs import Skipped
 
 
@@ -109,12 +110,14 @@ def observations_from_table(
     best_of: BestOf = BestOf.none,
     columns: Mapping[str, str] = {},
     of_compute: bool = False,
+    pooled: Sequence[str] = (),
 ) -> Observations:
     """Rows that pass every filter, of any source that `load` understands.
 
     `of_compute` is for a law of compute alone: where not every row has N and D, rows of FLOPs and a loss
-    will do. Raises WrongInput for a missing or damaged file, column or filter, mixed loss units, or an N
-    that the table does not hold; CannotAnswer when nothing usable is left or corpora differ.
+    will do. `pooled` names columns in which variants may differ, see `refuse_variants`. Raises WrongInput
+    for a missing or damaged file, column or filter, mixed loss units, or an N that the table does not hold;
+    CannotAnswer when nothing usable is left, or when corpora or variants differ.
     """
     filters = [parse_filter(text) for text in where]
     table = with_body_and_head(mapped(load(path), columns))
@@ -127,6 +130,7 @@ def observations_from_table(
         need(table, ("tokens",))
         require_params(table, cells, params_column)
     refuse_mixtures(path, cells)
+    refuse_variants(path, cells, pooled)
     rows = [row_of_cells(label, row, params_column) for label, row in kept]
     unit = loss_unit_of(cells, columns.get("loss", "loss"))
     observations = collect(rows, params, unit, table.flops_kind, dropped)

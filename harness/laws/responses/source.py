@@ -16,11 +16,13 @@ from harness.laws.tables import ColumnTable, read_columns
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A table as the user named it. `columns` maps the names that a law wants to the table's own."""
+    """A table as the user named it. `columns` maps the names that a law wants to the table's own; `pooled`
+    names columns in which the runs of one law may differ."""
 
     path: Path
     where: Sequence[str] = ()
     columns: Mapping[str, str] = field(default_factory=dict)
+    pooled: Sequence[str] = ()
 
     def read(self, *names: str) -> ColumnTable:
         return read_columns(self.path, names, self.where, self.columns)
