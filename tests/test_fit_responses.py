@@ -76,7 +76,7 @@ def test_every_law_of_another_response_is_in_the_catalogue():
         (("law=chinchilla", "runs=t.csv", "checkpoints=t.csv"), "checkpoints="),
         ((*WORDS, "runs=t.csv", "fit.intervals=profile"), "fit.intervals=bootstrap"),
         (("law=learning_rate", "runs=t.csv", "fit.resampling=residuals"), "use fit.resampling=cases"),
-        (("law=batch_size", "runs=t.csv", "fit.resampling=sizes"), "redraws whole cells"),
+        (("law=batch_size", "runs=t.csv", "fit.resampling=sizes"), "redraws whole rungs"),
         (("law=learning_rate", "runs=t.csv", "where=[stage=rl]"), "is quoted twice"),
         (("law=learning_rate", "runs=t.csv", "where=[stage!=rl]"), "is quoted twice"),
     ],

@@ -28,6 +28,7 @@ predictions at rows of the law's inputs:
 
     harness fit law=downstream runs=t.csv 'columns={accuracy: acc_mmlu, loss: bpb_mmlu}' 'at=[[7e9,4e12]]'
     harness fit law=downstream runs=t.csv checkpoints=curves.csv    the second step sees every checkpoint
+    harness fit law=learning_rate runs=runs/lr figure=lr.svg        the best rate of every rung, and their law
     harness fit law=reward runs=rl.csv 'columns={compute: gpu_hours}' fit.law.skip=1500 'at=[[16000]]'
     harness fit law=tissue runs=curves.csv 'curves=[a,b,c]' 'predict=[d]'    fit three runs, predict another
 
@@ -53,7 +54,7 @@ from harness.config import verb
 from harness.errors import CannotAnswer
 from harness.laws.approaches.compare import compare, comparison_budgets, unanswered
 from harness.laws.checklist import checklist, checklist_json
-from harness.laws.config import OF_COMPUTE, OF_SCHEDULES, OTHER_RESPONSES
+from harness.laws.config import OF_COMPUTE, OF_RUNGS, OF_SCHEDULES, OTHER_RESPONSES
 from harness.laws.conventions import in_flops
 from harness.laws.fit import FitStatus, fit_law
 from harness.laws.forms.catalogue import FORMS
@@ -94,8 +95,9 @@ class Settings(Experiment):
         if (self.approaches or self.sensitivity or self.checklist) and self.fit.law.name in OTHER_RESPONSES:
             what = "approaches=, sensitivity= or checklist="
             raise ValueError(f"law={self.fit.law.name.value} has no use for {what}")
-        if self.figure and not self.sensitivity:
-            raise ValueError("figure= draws what sensitivity=true finds; give both")
+        if self.figure and not (self.sensitivity or self.fit.law.name in OF_RUNGS):
+            tuned = "law=learning_rate and law=batch_size"
+            raise ValueError(f"figure= draws what sensitivity=true finds, or {tuned}; give one of them")
         if any(not (math.isfinite(budget) and budget > 0) for budget in self.flops):
             raise ValueError(f"flops={self.flops} must be positive numbers")
 
@@ -105,7 +107,9 @@ def main(settings: Settings) -> None:
     if settings.fit.law.name in OTHER_RESPONSES:
         from harness.commands.respond import respond
 
-        respond(settings, settings.at, settings.checkpoints, settings.curves, settings.predict)
+        respond(
+            settings, settings.at, settings.checkpoints, settings.curves, settings.predict, settings.figure
+        )
         return
     check_points(FORMS[settings.fit.law.name.value], settings.at)
     of_compute = settings.fit.law.name in OF_COMPUTE and not settings.approaches

@@ -65,7 +65,8 @@ def row_of_cells(label: str, cells: Cells, params_column: str = "") -> Row:
     numbers = ("loss", params_column, "tokens") if sized else ("loss", "flops")
     loss = value_of(cells, "loss")
     params, tokens = (value_of(cells, name) if sized else math.nan for name in (params_column, "tokens"))
-    seed, data_seed = cells.get("seed", ""), cells.get("data_seed", "")
+    seeds = [cells.get(name, "") for name in ("seed", "data_seed", "validation_seed")]
+    lr, batch_tokens = (positive_or_none(cells, name) for name in ("lr", "batch_tokens"))
     flops = ("flops",) if cells.get("flops") else ()
     step = value_of(cells, "step")
     return Row(
@@ -75,16 +76,23 @@ def row_of_cells(label: str, cells: Cells, params_column: str = "") -> Row:
         flops=value_of(cells, "flops") if flops else None,
         loss=loss,
         group=cells.get("group", ""),
-        seed=f"{seed}/{data_seed}" if data_seed else seed,
+        seed="/".join(seeds).rstrip("/"),
         corpus_hash=cells.get("corpus_hash", ""),
         tokenizer_hash=cells.get("tokenizer_hash", ""),
         unique_tokens=unique_tokens_of(cells, tokens),
         weight=value_of(cells, "weight") if cells.get("weight") else 1.0,
         cluster=cells.get("cluster", ""),
         step=step if math.isfinite(step) else 0.0,
+        lr=lr,
+        batch_tokens=batch_tokens,
         fault=fault_of(cells) or number_fault(label, cells, (*numbers, *flops)),
         sized=sized,
     )
+
+
+def positive_or_none(cells: Cells, column: str) -> float | None:
+    found = value_of(cells, column)
+    return found if math.isfinite(found) and found > 0 else None
 
 
 def unique_tokens_of(cells: Cells, tokens: float) -> float | None:

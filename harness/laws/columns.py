@@ -14,8 +14,9 @@ from harness.laws.sources.table import Cells, Table
 
 STANDARD = (
     *("run_id", "group", *(f"params_{kind.value}" for kind in ParamsKind), "tokens", "unique_tokens"),
-    *("epochs", "flops", "loss", "loss_kind", "seed", "corpus", "corpus_hash", "tokenizer"),
-    *("tokenizer_hash", "status", "diverged", "unfinished", "step", "weight", "cluster"),
+    *("epochs", "flops", "loss", "loss_kind", "seed", "data_seed", "validation_seed", "corpus"),
+    *("corpus_hash", "tokenizer", "tokenizer_hash", "status", "diverged", "unfinished", "step"),
+    *("weight", "cluster", "lr", "batch_tokens"),
 )
 SHOWN_COLUMNS = 30
 VAGUE_PARAMS = {

@@ -43,6 +43,10 @@ OF_SCHEDULES = frozenset({LawName.tissue, LawName.multi_power})
 """Of the responses, laws of loss curves, which read whole runs and choose among them."""
 
 
+OF_RUNGS = frozenset({LawName.learning_rate, LawName.batch_size})
+"""Of the responses, laws through the best settings of every rung of a sweep."""
+
+
 OF_COMPUTE = frozenset({LawName.frontier, LawName.bnsl, LawName.bnsl_two})
 """Laws that read FLOPs and no N or D."""
 

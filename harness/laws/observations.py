@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from harness.runs import Skipped, content_hash
 
 FLOPS_EXACT, FLOPS_GIVEN = "exact", "as given"
 FLOPS_6ND = "6ND (approximation)"
+DIVERGED = "diverged"
 SAME_SIZE = 1.02
 """Sizes within this factor count as one: rungs of a ladder lie further apart, rounding does not."""
 
@@ -24,6 +25,7 @@ SAME_SIZE = 1.02
 class Row:
     """One candidate row, not yet checked. Group, hashes and seed may be empty, `unique_tokens` unknown.
 
+    `seed` is that of the initial weights, or `init/data order/validation windows` as far as they are known.
     `weight` multiplies the row's loss in a fit. `cluster` names what is drawn together when whole runs
     are resampled, such as a trunk with its branches; by default the run itself.
     Rows of one group and name are points of one run, in the order of `tokens`, then `step`. `sized` is
@@ -43,6 +45,8 @@ class Row:
     weight: float = 1.0
     cluster: str = ""
     step: float = 0.0
+    lr: float | None = None
+    batch_tokens: float | None = None
     fault: str = ""
     sized: bool = True
 
@@ -60,6 +64,9 @@ class Observations:
     `flops_kind` names. `unique_tokens` is None unless every row has it, `weights` when all are equal.
     `clusters` is empty when no row names one: every row is then a run of its own. Rows read for a law of
     compute alone may not be `sized`: params and tokens are then NaN, on every row.
+
+    `lr` and `batch_tokens` are None unless every row has them. `trials` are the rows that the best of each
+    cell was chosen from, None where no choice was made; `diverged` are runs that ended without a loss.
     """
 
     params: Floats
@@ -78,6 +85,10 @@ class Observations:
     weights: Floats | None = None
     clusters: tuple[str, ...] = ()
     dropped: tuple[Skipped, ...] = ()
+    lr: Floats | None = None
+    batch_tokens: Floats | None = None
+    diverged: tuple[Row, ...] = ()
+    trials: Observations | None = None
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -139,6 +150,10 @@ class Observations:
             weights=None if self.weights is None else self.weights[at],
             clusters=names(self.clusters) if self.clusters else (),
             dropped=self.dropped,
+            lr=None if self.lr is None else self.lr[at],
+            batch_tokens=None if self.batch_tokens is None else self.batch_tokens[at],
+            diverged=self.diverged,
+            trials=self.trials,
         )
 
 
@@ -186,6 +201,9 @@ def collect(
         weights=unequal([row.weight for row in kept]),
         clusters=clusters_of(kept),
         dropped=dropped,
+        lr=column_of([row.lr for row in kept]),
+        batch_tokens=column_of([row.batch_tokens for row in kept]),
+        diverged=tuple(row for row, fault in zip(ends, faults, strict=True) if fault == DIVERGED),
     )
 
 
@@ -219,7 +237,7 @@ def without_duplicates(rows: Sequence[Row]) -> tuple[list[Row], list[Skipped]]:
     seen: set[tuple[Any, ...]] = set()
     for row in sorted(rows, key=lambda r: (*r.place, r.loss, r.name)):
         named = {(row.group, row.name)} if row.name else set()
-        keys = {*named, (row.group, *row.place, row.loss, row.seed)}
+        keys = {*named, (row.group, *row.place, row.loss, row.seed, row.lr, row.batch_tokens)}
         if keys & seen:
             dropped.append(Skipped(row.name, "duplicate"))
         else:
@@ -323,4 +341,4 @@ def best_of_cell(observations: Observations) -> Observations:
         if not k
     ]
     best = observations.subset(keep)
-    return Observations(**{**vars(best), "dropped": (*observations.dropped, *left)})
+    return replace(best, dropped=(*observations.dropped, *left), trials=observations)

@@ -6,17 +6,19 @@ from typing import Any
 
 from harness.report.fits import span
 from harness.report.terminal import print_lines, print_table
+from harness.report.tuning import print_rungs
 
 
 def print_response(result: dict[str, Any]) -> None:
     intervals, boot = result["intervals"], result["bootstrap"]
     level = f"{boot['level']:.0%} interval" if boot else "interval"
     rows = [(name, f"{value:.6g}", span(intervals.get(name))) for name, value in result["params"].items()]
-    print_table(f"{result['law']}: {result['status']}", ("parameter", "value", level), rows)
+    if rows:
+        print_table(f"{result['law']}: {result['status']}", ("parameter", "value", level), rows)
     if result["predictions"]:
         print_predictions(result, level)
     if "cells" in result:
-        print_cells(result["cells"])
+        print_rungs(result["cells"], result["level"])
     if "curves" in result:
         print_curves(result["curves"])
     if "doubling_months" in result:
@@ -44,21 +46,6 @@ def print_predictions(result: dict[str, Any], level: str) -> None:
         for point in result["predictions"]
     ]
     print_table("predicted", (*inputs, response, level), rows)
-
-
-def print_cells(cells: list[dict[str, Any]]) -> None:
-    rows = [
-        (
-            f"{cell['params']:.4g}",
-            f"{cell['tokens']:.4g}",
-            f"{cell['lr']:.4g}",
-            f"{cell['batch_tokens']:.4g}",
-            str(cell["rows"]),
-            cell["edge"] or "inside",
-        )
-        for cell in cells
-    ]
-    print_table("optimum of each cell", ("params", "tokens", "lr", "batch tokens", "rows", "grid"), rows)
 
 
 def print_curves(curves: list[dict[str, Any]]) -> None:

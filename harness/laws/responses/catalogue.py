@@ -8,14 +8,14 @@ from harness.errors import WrongInput
 from harness.laws.config import OF_SCHEDULES, FitConfig, IntervalMethod, LawName
 from harness.laws.responses.coverage import fit_coverage
 from harness.laws.responses.downstream import fit_downstream, fit_downstream_error
-from harness.laws.responses.optima import fit_batch_size, fit_learning_rate
+from harness.laws.responses.optima import NoLaw, fit_batch_size, fit_learning_rate
 from harness.laws.responses.progress import fit_progress
 from harness.laws.responses.result import ResponseFit
 from harness.laws.responses.reward import fit_reward
 from harness.laws.responses.schedules import RunChoice, fit_schedule_law
 from harness.laws.responses.source import Source
 
-RESPONSE_LAWS: dict[LawName, Callable[[Source, FitConfig], ResponseFit]] = {
+RESPONSE_LAWS: dict[LawName, Callable[[Source, FitConfig], ResponseFit | NoLaw]] = {
     LawName.downstream: fit_downstream,
     LawName.downstream_error: fit_downstream_error,
     LawName.coverage: fit_coverage,
@@ -30,7 +30,7 @@ RESPONSE_LAWS: dict[LawName, Callable[[Source, FitConfig], ResponseFit]] = {
 
 def fit_response_law(
     source: Source, config: FitConfig, checkpoints: Source | None = None, choice: RunChoice | None = None
-) -> ResponseFit:
+) -> ResponseFit | NoLaw:
     """`choice` is read by laws of schedules. Raises WrongInput for `checkpoints` of a law that has no use for
     them, or profile intervals."""
     if config.intervals is IntervalMethod.profile:
