@@ -16,6 +16,7 @@ harness train check=groups model=160k parametrization=mup                 each w
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from harness.report.terminal import print_json
 from harness.runs import CONFIG, RunDirectory
 from harness.sweep.plan import create_run, planned_line
 from harness.training.cell import write_cell
+from harness.training.settings import Strategy
 
 
 @dataclass(kw_only=True)
@@ -63,12 +65,12 @@ def train_run(settings: Settings) -> None:
         if settings.cell
         else write_cell(Path(settings.runs_dir), own_cell(settings))
     )
-    from harness.training.run import Stopped, train
+    from harness.training.distributed import read_world
+    from harness.training.run import train
 
-    try:
-        record = train(run, progress=True)
-    except Stopped as stopped:
-        raise KeyboardInterrupt(str(stopped)) from stopped
+    record = train(run, progress=True)
+    if not read_world(os.environ, Strategy.auto).leads:
+        return  # the process that leads says how it ended
     if settings.format is Format.json:
         print_json(asdict(record))
     else:

@@ -106,15 +106,23 @@ def state_row(state: CellState) -> tuple[str, ...]:
     )
 
 
+def processes(record: RunRecord) -> str:
+    earlier = f", earlier {record.earlier_world_sizes}" if record.earlier_world_sizes else ""
+    return (
+        f", {record.world_size} processes ({record.strategy}){earlier}" if record.world_size > 1 else earlier
+    )
+
+
 def print_record(record: RunRecord, where: Path) -> None:
     if record.loss is None:
         return
     why = f" ({record.attention_reason})" if record.attention_reason else ""
+    precision = f"{record.precision}{', compiled' if record.compiled else ''}"
     print_lines(
         f"{where}: {record.status}",
         f"validation loss {record.loss:.4f} nats/token, {record.bits_per_byte:.4f} bits/byte",
         f"{si(record.params_non_embedding)} non-embedding parameters ({si(record.params_total)} in all), "
         f"{si(record.tokens)} tokens ({record.epochs:.2f} epochs), {record.flops:.3g} FLOPs",
         f"{duration(record.train_seconds)} at {record.tokens_per_second:,.0f} tokens/s, "
-        f"attention {record.attention}{why}, {record.precision}{', compiled' if record.compiled else ''}",
+        f"attention {record.attention}{why}, {precision}{processes(record)}",
     )

@@ -66,6 +66,9 @@ class RunRecord:
     coda: int = 0
     optimizer_flops: float = 0.0
     validation_seed: int | None = None
+    strategy: str = "single"
+    world_size: int = 1
+    earlier_world_sizes: str = ""
     reason: str = ""
     train_seconds: float = 0.0
     tokens_per_second: float = 0.0

@@ -19,16 +19,9 @@ from harness.model.init import build_model
 from harness.runs import RunDirectory, claim
 from harness.training.callbacks import Clock, Metrics
 from harness.training.cell import Cell
+from harness.training.distributed import choose_device
 from harness.training.module import TrainingModule, wants_compile
-from harness.training.run import (
-    Data,
-    attention_of,
-    build_module,
-    choose_device,
-    open_data,
-    quiet_lightning,
-    spans,
-)
+from harness.training.run import Data, attention_of, build_module, open_data, quiet_lightning, spans
 from harness.training.settings import Precision
 
 WARM_STEPS = 10

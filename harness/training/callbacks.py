@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from harness.runs import Attempt
 from harness.training.cell import Cell
 from harness.training.checkpoint import State, save
+from harness.training.distributed import ALONE, World, gathered, largest
 from harness.training.module import Span, TrainingModule
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -53,8 +54,8 @@ class Clock(lightning.Callback):
 class Metrics(lightning.Callback):
     """One training row a span; ends the run when a loss is not finite."""
 
-    def __init__(self, cell: Cell, attempt: Attempt, clock: Clock) -> None:
-        self.cell, self.attempt, self.clock = cell, attempt, clock
+    def __init__(self, cell: Cell, attempt: Attempt, clock: Clock, world: World = ALONE) -> None:
+        self.cell, self.attempt, self.clock, self.world = cell, attempt, clock, world
         self.diverged_at: int | None = None
         self.train_loss: float | None = None
 
@@ -80,7 +81,7 @@ class Metrics(lightning.Callback):
             "loss": self.train_loss,
             "grad_norm": grad_norm,  # the largest since the last row
             "tokens_per_second": round(self.clock.speed, 1),
-            "mfu": self.clock.speed * flops / tokens / peak if peak else None,
+            "mfu": self.clock.speed * flops / tokens / (peak * self.world.size) if peak else None,
         }
 
 
@@ -120,12 +121,22 @@ class Validation(lightning.Callback):
 class Saver(lightning.Callback):
     """A checkpoint every so many seconds, and one when asked to stop."""
 
-    def __init__(self, cell: Cell, attempt: Attempt, clock: Clock, started_at: str) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        attempt: Attempt,
+        clock: Clock,
+        started_at: str,
+        world: World = ALONE,
+        earlier_sizes: str = "",
+    ) -> None:
         self.cell, self.attempt, self.clock, self.started_at = cell, attempt, clock, started_at
+        self.world, self.earlier_sizes = world, earlier_sizes
         self.saved_at = time.monotonic()
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Span, index: int) -> None:
-        due = time.monotonic() - self.saved_at >= self.cell.config.saving.checkpoint_seconds
+        late = time.monotonic() - self.saved_at >= self.cell.config.saving.checkpoint_seconds
+        due = largest(late and self.world.leads, module.device)  # one clock decides for all
         if due and not trainer.should_stop and batch.stop < self.cell.horizon.steps:
             self.save(module, batch.stop)
 
@@ -134,24 +145,29 @@ class Saver(lightning.Callback):
         self.attempt.sync_metrics()
         state = State(
             step=step,
-            model=module.model.state_dict(),
-            optimizer=module.own_optimizer.state_dict(),
+            model=gathered(module.model.state_dict()),
+            optimizer=gathered(module.own_optimizer.state_dict()),
             micro_batch=module.micro_batch,
             threads=torch.get_num_threads(),
             compiled=module.compiled,
             train_seconds=self.clock.train_seconds,
             started_at=self.started_at,
+            world_size=self.world.size,
+            earlier_sizes=self.earlier_sizes,
         )
-        save(self.attempt.run.checkpoints, state)
+        if self.world.leads:
+            save(self.attempt.run.checkpoints, state)
         self.saved_at = time.monotonic()
 
 
 class StopOnSignal(lightning.Callback):
-    """SIGINT and SIGTERM only set a flag; the run saves and stops at the end of the span."""
+    """SIGINT and SIGTERM only set a flag; the run saves and stops at the end of the span. A signal to one
+    of several processes stops them all."""
 
     def __init__(self, saver: Saver) -> None:
         self.saver = saver
-        self.signal: int | None = None
+        self.signal = 0
+        self.agreed = 0
         self.before = {number: signal.getsignal(number) for number in SIGNALS}
         self.listen()
 
@@ -167,7 +183,8 @@ class StopOnSignal(lightning.Callback):
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Span, index: int) -> None:
         finished = batch.stop == self.saver.cell.horizon.steps
-        if self.signal is not None and not finished and not trainer.should_stop:
+        self.agreed = largest(self.signal, module.device)
+        if self.agreed and not finished and not trainer.should_stop:
             self.saver.save(module, batch.stop)
             trainer.should_stop = True
 

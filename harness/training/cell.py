@@ -62,7 +62,7 @@ class Cell:
         }
 
 
-NOT_SCIENCE = {"": ("group", "saving"), "hardware": ("peak_flops",), "corpus": ("path",)}
+NOT_SCIENCE = {"": ("group", "saving"), "hardware": ("peak_flops", "timeout_seconds"), "corpus": ("path",)}
 
 
 def science_hash(frozen: dict[str, Any]) -> str:

@@ -34,11 +34,13 @@ class State:
     compiled: bool
     train_seconds: float
     started_at: str
+    world_size: int = 1
+    earlier_sizes: str = ""
 
 
 def save(folder: Path, state: State) -> Path:
     """Write a checkpoint of `state`. Raises WrongInput when the disk is full; older ones survive."""
-    path = folder / f"step-{state.step:09d}.pt"
+    path = path_of(folder, state.step)
     beside = folder / f".{path.name}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -58,6 +60,10 @@ def save(folder: Path, state: State) -> Path:
     for old in sorted(folder.glob("step-*.pt"))[:-KEEP]:
         old.unlink(missing_ok=True)
     return path
+
+
+def path_of(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:09d}.pt"
 
 
 def load_latest(folder: Path) -> State | None:

@@ -18,9 +18,19 @@ from torch import Tensor
 from harness.data.loader import Batches
 from harness.errors import WrongInput
 from harness.model.transformer import Transformer
+from harness.training.distributed import (
+    ALONE,
+    World,
+    averaged,
+    resolve_strategy,
+    shard,
+    shard_moments,
+    summed,
+    sync_gradients,
+)
 from harness.training.optim import build_optimizer, clip_gradients, set_lr
 from harness.training.schedule import LrAt
-from harness.training.settings import Compile, HardwareConfig, OptimConfig, Precision
+from harness.training.settings import Compile, HardwareConfig, OptimConfig, Precision, Strategy
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class TrainingModule(lightning.LightningModule):
         lr_at: LrAt,
         micro_batch: int,
         compiled: bool,
+        world: World = ALONE,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -74,13 +85,29 @@ class TrainingModule(lightning.LightningModule):
         self.micro_batch = micro_batch
         self.precision = hardware.precision
         self.compiled = compiled
-        self.batch_loss = torch.compile(model.loss, dynamic=False) if self.compiled else model.loss
+        self.world = world
+        self.strategy = resolve_strategy(hardware.strategy, world)
+        self.sharded = self.strategy == Strategy.fsdp.value
+        whole = self.compiled and not self.sharded
+        self.batch_loss = torch.compile(model.loss, dynamic=False) if whole else model.loss
         self.optimizer_state: dict | None = None
+
+    def configure_model(self) -> None:
+        """A sharded model is compiled block by block, since blocks are gathered one by one."""
+        if not self.sharded:
+            return
+        assert self.device_mesh is not None
+        if self.compiled:
+            for block in self.model.blocks:
+                block.compile(dynamic=False)
+        shard(self.model, self.device_mesh["data_parallel"])
+        self.weights = list(self.model.parameters())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = build_optimizer(self.model, self.optim, self.lr_at(0))
         if self.optimizer_state is not None:
             optimizer.load_state_dict(self.optimizer_state)
+            shard_moments(optimizer)
         return optimizer
 
     def transfer_batch_to_device(self, batch: Span, device: torch.device, dataloader_idx: int) -> Span:
@@ -96,11 +123,12 @@ class TrainingModule(lightning.LightningModule):
     def training_step(self, span: Span, _index: int) -> None:
         optimizer = self.own_optimizer
         pairs = [self.optimizer_step_at(step, optimizer) for step in range(span.start, span.stop)]
-        losses, norms = (torch.stack(column).tolist() for column in zip(*pairs, strict=True))
-        self.span_result = SpanResult(losses, norms)
+        losses, norms = (torch.stack(column) for column in zip(*pairs, strict=True))
+        self.span_result = SpanResult(averaged(losses).tolist(), norms.tolist())
 
     def optimizer_step_at(self, step: int, optimizer: torch.optim.Optimizer) -> tuple[Tensor, Tensor]:
-        loss = self.accumulate_gradients(self.batches.batch(step))
+        share = self.world.share(self.batches.batch_sequences)
+        loss = self.accumulate_gradients(self.batches.rows(step, share.start, share.stop))
         norm = clip_gradients(self.weights, self.optim.clip_grad_norm)
         set_lr(optimizer, self.lr_at(step))
         optimizer.step()
@@ -108,20 +136,29 @@ class TrainingModule(lightning.LightningModule):
         return loss, norm
 
     def accumulate_gradients(self, windows: np.ndarray) -> Tensor:
-        """Mean loss of the batch [sequences, context + 1], its gradients left in the parameters."""
+        """Mean loss of this process's rows [sequences, context + 1], the gradients of the whole batch left
+        in the parameters."""
         parts = len(windows) // self.micro_batch
         if parts == 1:
             return self.backward_of(windows)
-        return torch.stack([self.backward_of(rows, parts) for rows in np.split(windows, parts)]).sum()
+        rows = np.split(windows, parts)
+        losses = [self.backward_of(part, parts, last=part is rows[-1]) for part in rows]
+        return torch.stack(losses).sum()
 
-    def backward_of(self, windows: np.ndarray, parts: int = 1) -> Tensor:
-        """This micro-batch's share of the batch's mean loss; its gradients are added to the others'."""
+    def backward_of(self, windows: np.ndarray, parts: int = 1, *, last: bool = True) -> Tensor:
+        """This micro-batch's share of the rows' mean loss; its gradients are added to the others', and
+        the processes' gradients are averaged with the last."""
         tokens, targets = self.to_device(windows)
         with self.autocast():
             loss = self.batch_loss(tokens, targets)
         if parts > 1:
             loss = loss / parts
-        loss.backward()
+        if self.sharded:
+            sync_gradients(self.model, last)
+        if last and self.world.size > 1:
+            self.manual_backward(loss)  # DDP averages only what comes through here
+        else:
+            loss.backward()
         return loss.detach()
 
     def to_device(self, windows: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -135,14 +172,18 @@ class TrainingModule(lightning.LightningModule):
 
     @torch.no_grad()
     def validation_loss(self, windows: np.ndarray) -> float:
-        """Mean loss in nats per token over windows [n, context + 1]."""
+        """Mean loss in nats per token over windows [n, context + 1], which the processes share.
+
+        All take equally many turns, since a sharded model needs everyone: what a process does in a turn
+        that is not its own counts nothing."""
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for start in range(0, len(windows), self.micro_batch):
+        for first in range(0, len(windows), self.micro_batch * self.world.size):
+            start = first + self.world.rank * self.micro_batch
             rows = windows[start : start + self.micro_batch]
-            tokens, targets = self.to_device(rows)
+            tokens, targets = self.to_device(rows if len(rows) else windows[:1])
             with self.autocast():
                 total += self.model.loss(tokens, targets).double() * len(rows)
-        return float(total) / len(windows)
+        return float(summed(total)) / len(windows)
 
 
 def wants_compile(choice: Compile) -> bool:

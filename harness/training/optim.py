@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from harness.model.parametrization import Multipliers, Parametrization, WeightKind, weight_kind
 from harness.model.transformer import Transformer
@@ -99,5 +100,11 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def clip_gradients(parameters: Iterable[Tensor], limit: float) -> Tensor:
-    """The gradient norm before clipping, on the device; scales the gradients in place."""
-    return nn.utils.clip_grad_norm_(parameters, limit)
+    """The gradient norm before clipping, on the device; scales the gradients in place. Of sharded gradients
+    it is the norm of the whole."""
+    weights = list(parameters)
+    norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    nn.utils.clip_grads_with_norm_(weights, limit, norm)
+    return norm

@@ -13,8 +13,9 @@ from harness.model.init import build_model
 from harness.model.transformer import Transformer
 from harness.training.cell import Cell
 from harness.training.coordinates import Magnitudes, Reading
+from harness.training.distributed import choose_device
 from harness.training.optim import build_optimizer, clip_gradients
-from harness.training.run import choose_device, open_data
+from harness.training.run import open_data
 
 
 def readings(cell: Cell) -> list[Reading]:

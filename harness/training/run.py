@@ -1,25 +1,24 @@
-"""One run, from a frozen cell to its record. The only caller of Lightning's Trainer."""
+"""One run, from a frozen cell to its record."""
 
 from __future__ import annotations
 
 import itertools
 import logging
 import math
+import os
 import sys
 import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import lightning
 import numpy as np
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch.utils.data import DataLoader
 
 from harness.data.loader import Batches, target_bytes, validation_windows
 from harness.data.shards import TokenStore
-from harness.errors import WrongInput
+from harness.errors import HarnessError, WrongInput
 from harness.model.attention import Attention, build_attention
 from harness.model.init import build_model
 from harness.runs import (
@@ -36,13 +35,26 @@ from harness.runs import (
 from harness.shape import Mixer
 from harness.training.callbacks import Clock, Metrics, ProgressBar, Saver, StopOnSignal, Validation
 from harness.training.cell import Cell, read_cell
-from harness.training.checkpoint import State, load_latest
+from harness.training.checkpoint import State, load_file, load_latest, path_of
+from harness.training.distributed import (
+    ALONE,
+    Onlooker,
+    World,
+    choose_device,
+    from_first,
+    own_device,
+    read_world,
+    refuse_uneven_batch,
+    together,
+    told,
+)
 from harness.training.memory import micro_batch_sequences
 from harness.training.module import Span, TrainingModule, wants_compile
 from harness.training.optimizer_cost import step_flops
 from harness.training.provenance import Origin, code_version, provenance
 from harness.training.schedule import build_schedule
-from harness.training.settings import Compile, Device, HardwareConfig, Precision
+from harness.training.settings import Compile, HardwareConfig, Precision
+from harness.training.trainer import build_trainer
 
 ROWS_PER_RUN = 100
 VERIFIED_BYTES = 2 << 30
@@ -51,7 +63,7 @@ SPAN_FLOPS = 2e11
 """A run saves and stops between spans: a few seconds apart on one CPU core, every step of a large model."""
 
 
-class Stopped(Exception):
+class Stopped(KeyboardInterrupt):
     """The run was asked to stop; its checkpoint is written."""
 
 
@@ -73,57 +85,85 @@ def train(run: RunDirectory, *, progress: bool = False) -> RunRecord:
     if run.status() in (Status.done, Status.diverged):
         return run.record()
     cell = read_cell(run)
-    try:
-        attempt = claim(run)
-    except AlreadyFinished:  # by another process, since we looked
-        return run.record()
-    try:
-        return train_owned(cell, attempt, progress)
-    except (Stopped, KeyboardInterrupt):
-        attempt.end()
-        raise
-    except BaseException as error:
-        attempt.fail(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-        raise
+    hardware = cell.config.hardware
+    world = read_world(os.environ, hardware.strategy)
+    with together(world, hardware) as store:
+        attempt = claim_together(run, world)
+        if attempt is None:
+            return run.record()
+        try:
+            with told(store, world):
+                return train_owned(cell, attempt, world, progress)
+        except KeyboardInterrupt:
+            attempt.end()
+            raise
+        except BaseException as error:
+            attempt.fail(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            raise
 
 
-def train_owned(cell: Cell, attempt: Attempt, progress: bool) -> RunRecord:
+def claim_together(run: RunDirectory, world: World) -> Attempt | None:
+    """The one attempt of all processes; None when another finished the run since we looked."""
+    found = from_first(try_to_claim(run) if world.leads else None)
+    if isinstance(found, AlreadyFinished):
+        return None
+    if isinstance(found, HarnessError):
+        raise found
+    return found if world.leads or found is None else Onlooker(**vars(found))
+
+
+def try_to_claim(run: RunDirectory) -> Attempt | HarnessError:
+    try:
+        return claim(run)
+    except HarnessError as error:
+        return error
+
+
+def load_together(folder: Path, world: World) -> State | None:
+    """The checkpoint that the process that leads found good."""
+    state = load_latest(folder) if world.leads else None
+    step = from_first(state.step if state else None)
+    return load_file(path_of(folder, step)) if state is None and step is not None else state
+
+
+def earlier_sizes(state: State | None, world: World) -> str:
+    """With how many processes the run went on before it changed to this many; they sum in another order."""
+    if state is None or state.world_size == world.size:
+        return state.earlier_sizes if state else ""
+    before = f"{state.earlier_sizes}, " if state.earlier_sizes else ""
+    return f"{before}{state.world_size} to step {state.step}"
+
+
+def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool) -> RunRecord:
     quiet_lightning()
-    state = load_latest(attempt.run.checkpoints)
-    device = choose_device(cell.config.hardware.device)
+    refuse_uneven_batch(cell.horizon.batch_sequences, world)
+    state = load_together(attempt.run.checkpoints, world)
+    device = own_device(choose_device(cell.config.hardware.device), world)
     set_threads(cell.config.hardware, state)
     origin = Origin(code=code_version(), started_at=first_start(attempt.run, state))
-    write_json(attempt.run.path / PROVENANCE, provenance(cell, origin, device))
+    if world.leads:
+        write_json(attempt.run.path / PROVENANCE, provenance(cell, origin, device))
     data = open_data(cell)
-    module, attention = build_module(cell, data, state)
+    module, attention = build_module(cell, data, state, world)
     first = state.step if state else 0
     evaluate_at = evaluation_steps(cell)
 
     clock = Clock(state.train_seconds if state else 0.0, cell.horizon.batch_tokens)
-    metrics = Metrics(cell, attempt, clock)
+    metrics = Metrics(cell, attempt, clock, world)
     validation = Validation(cell, attempt, data.windows, data.windows_bytes, evaluate_at)
-    saver = Saver(cell, attempt, clock, origin.started_at)
+    saver = Saver(cell, attempt, clock, origin.started_at, world, earlier_sizes(state, world))
     stop = StopOnSignal(saver)
-    bar = [ProgressBar(cell, first, clock)] if progress and sys.stderr.isatty() else []
-    trainer = lightning.Trainer(
-        max_epochs=1,
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        plugins=[LightningEnvironment()],  # one process, also inside a Slurm job
-        deterministic=cell.config.hardware.deterministic and device.type == "cuda",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[clock, metrics, validation, saver, stop, *bar],
-    )
+    shown = progress and world.leads and sys.stderr.isatty()
+    bar = [ProgressBar(cell, first, clock)] if shown else []
+    callbacks = [clock, metrics, validation, saver, stop, *bar]
+    trainer = build_trainer(cell.config.hardware, world, device, callbacks)
     try:
         trainer.fit(module, spans(cell, first, evaluate_at))
     finally:
         stop.restore()
-    if stop.signal is not None and trainer.should_stop:
-        raise Stopped(f"{attempt.run.path} was stopped by signal {stop.signal}; start it again to go on")
-    outcome = Outcome(attention, module.compiled, metrics, validation, clock, origin)
+    if stop.agreed and trainer.should_stop:
+        raise Stopped(f"{attempt.run.path} was stopped by signal {stop.agreed}; start it again to go on")
+    outcome = Outcome(attention, module.compiled, metrics, validation, clock, origin, saver, module.strategy)
     record = finished(cell, attempt, data.batches, outcome)
     attempt.finish(record)
     return record
@@ -172,18 +212,23 @@ def open_data(cell: Cell) -> Data:
     return Data(batches, windows, target_bytes(windows, store.bytes_per_token))
 
 
-def build_module(cell: Cell, data: Data, state: State | None) -> tuple[TrainingModule, Attention]:
+def build_module(
+    cell: Cell, data: Data, state: State | None, world: World = ALONE
+) -> tuple[TrainingModule, Attention]:
     config = cell.config
     attention = attention_of(cell, choose_device(config.hardware.device))
     model = build_model(cell.shape, attention.attend, config.init, config.parametrization, config.seed)
+    share = cell.horizon.batch_sequences // world.size
     micro_batch = (
         state.micro_batch
-        if state
-        else micro_batch_sequences(cell.shape, cell.horizon.batch_sequences, config.hardware.activation_gib)
+        if state and state.world_size == world.size
+        else micro_batch_sequences(cell.shape, share, config.hardware.activation_gib)
     )
     lr_at = build_schedule(config.schedule, cell.peak_lr, cell.horizon.steps, cell.horizon.batch_tokens)
     compiled = wants_compile(resume_compile(config.hardware.compile, state))
-    module = TrainingModule(model, data.batches, config.optim, config.hardware, lr_at, micro_batch, compiled)
+    module = TrainingModule(
+        model, data.batches, config.optim, config.hardware, lr_at, micro_batch, compiled, world
+    )
     if state:
         model.load_state_dict(state.model)
         module.optimizer_state = state.optimizer
@@ -230,6 +275,8 @@ class Outcome:
     validation: Validation
     clock: Clock
     origin: Origin
+    saver: Saver
+    strategy: str
 
 
 def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -> RunRecord:
@@ -282,6 +329,9 @@ def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -
         attention=outcome.attention.name if shape.attends else "none",
         attention_reason=outcome.attention.reason if shape.attends else "no layer attends",
         compiled=outcome.compiled,
+        strategy=outcome.strategy,
+        world_size=outcome.saver.world.size,
+        earlier_world_sizes=outcome.saver.earlier_sizes,
         corpus_hash=cell.corpus_hash,
         tokenizer_hash=cell.tokenizer_hash,
         config_hash=cell.config_hash,
@@ -302,14 +352,6 @@ def divergence(outcome: Outcome) -> str:
         return f"loss or gradient not finite at step {outcome.metrics.diverged_at}"
     loss = outcome.validation.loss
     return "" if loss is not None and math.isfinite(loss) else "the final validation loss is not finite"
-
-
-def choose_device(device: Device) -> torch.device:
-    """Raises WrongInput when a GPU is asked for and none is there."""
-    if device is Device.cuda and not torch.cuda.is_available():
-        raise WrongInput("hardware.device=cuda but torch sees no GPU; use auto or cpu")
-    use_gpu = device is not Device.cpu and torch.cuda.is_available()
-    return torch.device("cuda" if use_gpu else "cpu")
 
 
 def quiet_lightning() -> None:

@@ -78,11 +78,20 @@ class Device(Enum):
     cuda = "cuda"
 
 
+class Strategy(Enum):
+    """How several processes share a model; `auto` is ddp for as many as the launcher started."""
+
+    auto = "auto"
+    ddp = "ddp"
+    fsdp = "fsdp"
+
+
 @dataclass(kw_only=True)
 class HardwareConfig:
     """`auto` compiles where a compiler is found. `activation_gib` bounds the activations of one
     micro-batch; it is a setting rather than a reading so that a resumed run splits its batch alike.
-    MFU is reported only where `peak_flops` (FLOP/s of the device at this precision) is given."""
+    MFU is reported only where `peak_flops` (FLOP/s of the device at this precision) is given.
+    Of several processes, none is waited for longer than `timeout_seconds`."""
 
     device: Device = Device.auto
     precision: Precision = Precision.fp32
@@ -91,8 +100,12 @@ class HardwareConfig:
     activation_gib: float = 1.0
     deterministic: bool = True
     peak_flops: float | None = None
+    strategy: Strategy = later(Strategy.auto)
+    timeout_seconds: float = later(600.0)
 
     def __post_init__(self) -> None:
+        if not 1 <= self.timeout_seconds < math.inf:
+            raise ValueError(f"hardware.timeout_seconds must be at least 1, not {self.timeout_seconds}")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"hardware.threads must be at least 1, not {self.threads}")
         if self.activation_gib <= 0:

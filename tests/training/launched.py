@@ -1,0 +1,101 @@
+"""Processes started as torchrun starts them, one of which may be made to misbehave."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.runs import RunDirectory
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["harness.training.run"])
+
+
+class Mishap(Enum):
+    asked_to_stop = "SIGTERM"
+    killed = "SIGKILL"
+    raises = "an exception"
+    hangs = "no progress"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What befalls the process of `rank` in the first span that starts at `step` or later."""
+
+    rank: int
+    step: int
+    mishap: Mishap
+
+
+def train_together(run: RunDirectory, size: int = 2, plan: Plan | None = None) -> list[tuple[int, str]]:
+    """Exit code and last words of each process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    pipes = [CONTEXT.Pipe(duplex=False) for _ in range(size)]
+    processes = [
+        CONTEXT.Process(target=member, args=(run.path, rank, size, port, pipes[rank][1], plan))
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            if plan and plan.mishap is Mishap.hangs and process is processes[plan.rank]:
+                continue
+            process.join(100)
+            assert process.exitcode is not None, "a process waits for ever"
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    words = [pipe[0].recv() if pipe[0].poll() else "" for pipe in pipes]
+    return [(process.exitcode, said) for process, said in zip(processes, words, strict=True)]
+
+
+def member(path: Path, rank: int, size: int, port: int, out, plan: Plan | None) -> None:
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    from harness.training.run import train
+
+    if plan and plan.rank == rank:
+        arrange(plan)
+    try:
+        train(RunDirectory(path))
+    except HarnessError as error:
+        out.send(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        out.send(f"{type(error).__name__}: {error}")
+        sys.exit(1)
+
+
+def arrange(plan: Plan) -> None:
+    from harness.training.module import Span, TrainingModule
+
+    original = TrainingModule.training_step
+
+    def step(self: TrainingModule, span: Span, index: int) -> None:
+        if span.start >= plan.step:
+            match plan.mishap:
+                case Mishap.asked_to_stop:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                case Mishap.killed:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                case Mishap.raises:
+                    raise RuntimeError("boom")
+                case Mishap.hangs:
+                    time.sleep(1000)
+        original(self, span, index)
+
+    TrainingModule.training_step = step
