@@ -1,4 +1,5 @@
-"""Whether the kernels are right on the card that is here: they are compared with PyTorch's SDPA, once.
+"""Whether the kernels are right on the card that is here: attention is compared with PyTorch's SDPA, the norm
+and rotation before it with plain operations, once.
 
 A kernel that has passed in the interpreter can still be wrong on a card (a miscompilation, a race, an
 approximate exponential), so nothing trains with one before `verdict` says that it passed on this card. The
@@ -32,6 +33,8 @@ from torch.nn import functional as F
 from kernels.attention.api import attention
 from kernels.attention.problem import Options
 from kernels.attention.reference import reference_attention
+from kernels.norm_rotary.api import norm_rotary
+from kernels.norm_rotary.reference import reference_norm_rotary
 
 SECONDS = 900
 """After which a comparison counts as hanging; compiling takes most of it."""
@@ -101,12 +104,44 @@ def shortfall(subject: Subject, attend: Attend = shipped, sizes: Sequence[Size] 
     """What is wrong: the first output or gradient that is further from float64 SDPA than twice the error of
     PyTorch in the same precision (SDPA's or its plain operations', the larger), or that differs between two
     runs. None where nothing is."""
+    if said := norm_shortfall(subject):
+        return said
     windows = (None, 1, 23) if subject.windowed else (None,)
     for size, window in product(sizes, windows):
         said = _compare(subject, attend, size, window)
         if said is not None:
             return f"{said} of {size[0]} tokens, {size[1]} heads on {size[2]}, window {window}"
     return None
+
+
+def norm_shortfall(subject: Subject) -> str | None:
+    """The same of the norm and rotation, with a tile and a half of rows of queries cut from a projection."""
+    dtype, D, device = subject.torch_dtype, subject.head_dim, subject.device
+    random = torch.Generator().manual_seed(0)
+    projected = torch.randn(2, 97, 5 * D, generator=random).to(device, dtype)
+    x, dy = (projected[..., a * D : (a + 2) * D].unflatten(-1, (2, D)) for a in (0, 3))
+    gain = (1 + torch.randn(D, generator=random) / 2).to(device)
+    angle = torch.randn(97, D // 2, generator=random).to(device)
+    tables = angle.cos(), angle.sin()
+
+    def run(by: Callable[..., Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+        inputs = x.detach().to(dtype).requires_grad_(), gain.detach().to(_wide(dtype)).requires_grad_()
+        out = by(*inputs, *tables, eps=1e-6)
+        return out.detach(), *torch.autograd.grad(out, inputs, dy.to(dtype))
+
+    truth = run(reference_norm_rotary, torch.float64)
+    once, again = run(norm_rotary, dtype), run(norm_rotary, dtype)
+    for name, true, found, repeated in zip(("out", "dx", "dgain"), truth, once, again, strict=True):
+        error, budget = _largest(found, true), _floor(true, found.dtype)
+        if not error <= budget:
+            return f"{name} of norm and rotation is off by {error:.2g}, more than {budget:.2g}"
+        if not torch.equal(found, repeated):
+            return f"{name} of norm and rotation differs between two runs"
+    return None
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 NAMES = ("out", "dq", "dk", "dv")

@@ -34,6 +34,8 @@ from kernels.attention.backward import launch_backward
 from kernels.attention.forward import launch_forward
 from kernels.attention.problem import Options, documents_of_ids
 from kernels.attention.tuning import Pass
+from kernels.norm_rotary import kernel as norm_rotary
+from kernels.pipes import TENSOR, Instruction, Pipes, Rates, pipes_of
 
 BASELINE = Path(__file__).parent / "attention" / "baseline.json"
 
@@ -47,17 +49,22 @@ class Card:
     shared_per_sm: int
     registers_per_sm: int
     warps_per_sm: int
+    rates: Rates | None = None
 
 
 KIB = 1024
 CARDS = {
-    "sm_80": Card(GPUTarget("cuda", 80, 32), 163 * KIB, 164 * KIB, 65536, 64),
-    "sm_90": Card(GPUTarget("cuda", 90, 32), 227 * KIB, 228 * KIB, 65536, 64),
+    "sm_80": Card(GPUTarget("cuda", 80, 32), 163 * KIB, 164 * KIB, 65536, 64, Rates(2048, 2, 108, 1.41)),
+    "sm_90": Card(
+        GPUTarget("cuda", 90, 32), 227 * KIB, 228 * KIB, 65536, 64, Rates(4096, 1, 132, 1.755, 0.62)
+    ),
     "sm_100": Card(GPUTarget("cuda", 100, 32), 227 * KIB, 228 * KIB, 65536, 64),
-    "sm_120": Card(GPUTarget("cuda", 120, 32), 99 * KIB, 100 * KIB, 65536, 48),
+    "sm_120": Card(GPUTarget("cuda", 120, 32), 99 * KIB, 100 * KIB, 65536, 48, Rates(1024, 1, 188, 2.4)),
     "gfx942": Card(GPUTarget("hip", "gfx942", 64), 64 * KIB, 64 * KIB, 4 * 512 * 64, 32),
 }
-"""Limits from the CUDA C programming guide, table of compute capabilities, and the CDNA 3 ISA guide."""
+"""Limits from the CUDA C programming guide, table of compute capabilities, and the CDNA 3 ISA guide.
+Rates: NVIDIA's white papers on A100, H100 and RTX Blackwell, at boost clock; on H100 mma.sync reaches .62 of
+the peak of the tensor cores (arXiv 2402.13499)."""
 
 RESERVED = 1 * KIB
 """Shared memory the CUDA runtime keeps of each program."""
@@ -116,6 +123,7 @@ class Loop:
     instructions: int
     tensor: int
     spills: int
+    pipes: Pipes | None = None
 
 
 @dataclass(frozen=True)
@@ -155,20 +163,12 @@ def resources(compiled: Any, card: Card) -> Resources:
         programs_per_sm=_programs_per_sm(
             card, registers, compiled.metadata.shared + RESERVED, compiled.metadata.num_warps
         ),
-        loops=_loops(instructions),
+        loops=_loops(instructions, compiled.metadata.num_warps, card.rates),
     )
 
 
 SPILLS = ("LDL", "STL")
-TENSOR = ("HMMA", "HGMMA", "UTCHMMA", "IMMA")
 INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)(.*?);", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class _Instruction:
-    address: int
-    opcode: str
-    operands: str
 
 
 def _disassemble(cubin: bytes) -> tuple[str, str]:
@@ -183,17 +183,17 @@ def _output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def _instructions(sass: str) -> list[_Instruction]:
+def _instructions(sass: str) -> list[Instruction]:
     return [
-        _Instruction(int(address, 16), opcode, rest) for address, opcode, rest in INSTRUCTION.findall(sass)
+        Instruction(int(address, 16), opcode, rest) for address, opcode, rest in INSTRUCTION.findall(sass)
     ]
 
 
-def _count(instructions: list[_Instruction], opcodes: tuple[str, ...]) -> int:
+def _count(instructions: list[Instruction], opcodes: tuple[str, ...]) -> int:
     return sum(each.opcode in opcodes for each in instructions)
 
 
-def _loops(instructions: list[_Instruction]) -> tuple[Loop, ...]:
+def _loops(instructions: list[Instruction], warps: int = 4, rates: Rates | None = None) -> tuple[Loop, ...]:
     """The innermost backward jumps over tensor-core instructions."""
     spans = [span for each in instructions if (span := _backward_jump(each)) is not None]
     bodies = {span: [each for each in instructions if span[0] <= each.address <= span[1]] for span in spans}
@@ -203,11 +203,19 @@ def _loops(instructions: list[_Instruction]) -> tuple[Loop, ...]:
         for (begin, end), body in bodies.items()
         if not any((b, e) != (begin, end) and begin <= b and e <= end for b, e in bodies)
     ]
-    loops = [Loop(len(body), _count(body, TENSOR), _count(body, SPILLS)) for body in innermost]
+    loops = [
+        Loop(
+            len(body),
+            _count(body, TENSOR),
+            _count(body, SPILLS),
+            None if rates is None else pipes_of(body, warps, rates),
+        )
+        for body in innermost
+    ]
     return tuple(sorted(loops, key=lambda loop: loop.instructions / loop.tensor))
 
 
-def _backward_jump(instruction: _Instruction) -> tuple[int, int] | None:
+def _backward_jump(instruction: Instruction) -> tuple[int, int] | None:
     goal = re.findall(r"0x([0-9a-f]+)", instruction.operands)
     if instruction.opcode != "BRA" or not goal or int(goal[-1], 16) >= instruction.address:
         return None
@@ -260,6 +268,15 @@ def compile_attention(
         launch_forward(q, k, k, options, documents, row[0, :, 0] if packed else None)
         launch_backward(q, q, k, k, row, row, options, documents)
     return {KERNELS[each.name]: resources(each, card) for each in compiled}
+
+
+def compile_norm_rotary(card: Card, head_dim: int, dtype: torch.dtype) -> list[Resources]:
+    """Norm and rotation before attention, forward and backward."""
+    x, gain, table = torch.empty(1, 64, 2, head_dim, dtype=dtype), torch.empty(head_dim), torch.empty(64, 1)
+    with compiling_for(card) as compiled:
+        norm_rotary.launch_forward(x, gain, table, table, 1e-6)
+        norm_rotary.launch_backward(x, x, gain, table, table, 1e-6)
+    return [resources(each, card) for each in compiled]
 
 
 def violations(found: Resources, card: Card) -> list[str]:

@@ -23,6 +23,10 @@ Attend = Callable[[Tensor, Tensor, Tensor, float, int | None], Tensor]
 positions, its own included; all of them for None."""
 
 
+NormRotate = Callable[[Tensor, Tensor, Tensor, Tensor, float], Tensor]
+"""x_BTHd, gain_d, tables of cosines and sines [T, d / 2], eps -> heads normalised, then rotated, BHTd."""
+
+
 @dataclass(frozen=True)
 class Attention:
     """Who computes attention, and for the record its name and why it was chosen."""
@@ -116,6 +120,18 @@ def triton(q_BHTd: Tensor, k_BKTd: Tensor, v_BKTd: Tensor, scale: float, window:
     from kernels import attention
 
     return attention(q_BHTd, k_BKTd, v_BKTd, causal=True, window=window, scale=scale)
+
+
+def norm_rotate_before(attend: Attend) -> NormRotate | None:
+    """The kernel that normalises and rotates queries and keys in one pass, where `attend` is a kernel too:
+    both are compared with PyTorch together. None leaves it to the model's own operations."""
+    return norm_rotate if attend is triton else None
+
+
+def norm_rotate(x_BTHd: Tensor, gain_d: Tensor, cos_Td: Tensor, sin_Td: Tensor, eps: float) -> Tensor:
+    from kernels import norm_rotary
+
+    return norm_rotary(x_BTHd, gain_d, cos_Td, sin_Td, eps=eps).transpose(1, 2)
 
 
 def visible(length: int, window: int | None, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.model.attention import Attend
+from harness.model.attention import Attend, norm_rotate_before
 from harness.model.parametrization import Parametrization
 from harness.model.scan import chunked
 from harness.shape import CONVOLUTION, Layer, Mixer, ModelShape
@@ -110,6 +110,7 @@ class Attention(nn.Module):
     def __init__(self, shape: ModelShape, attend: Attend, scale: float, window: int | None) -> None:
         super().__init__()
         self.attend = attend
+        self.norm_rotate = norm_rotate_before(attend)
         self.scale = scale
         self.window = window
         self.head_dim = shape.head_dim
@@ -123,10 +124,16 @@ class Attention(nn.Module):
         q, k, v = (
             part.unflatten(-1, (-1, self.head_dim)) for part in self.qkv(x_BTW).split(self.sizes, dim=-1)
         )
-        q_BHTd = rotate(self.query_norm(q).transpose(1, 2), *rotary)
-        k_BKTd = rotate(self.key_norm(k).transpose(1, 2), *rotary)
+        q_BHTd = self.place(q, self.query_norm, rotary)
+        k_BKTd = self.place(k, self.key_norm, rotary)
         out_BHTd = self.attend(q_BHTd, k_BKTd, v.transpose(1, 2), self.scale, self.window)
         return self.out(out_BHTd.transpose(1, 2).flatten(2))
+
+    def place(self, x_BTHd: Tensor, norm: RMSNorm, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """Heads first, normalised and rotated to their positions."""
+        if self.norm_rotate is not None:
+            return self.norm_rotate(x_BTHd, norm.weight, *rotary, norm.eps)
+        return rotate(norm(x_BTHd).transpose(1, 2), *rotary)
 
 
 class Recurrent(nn.Module):

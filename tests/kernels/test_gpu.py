@@ -1,4 +1,4 @@
-"""The interpreter's cases, and the whole grid, on a real GPU."""
+"""The interpreter's cases, and the whole grid, on a real GPU; and the comparison that a card must pass."""
 
 from __future__ import annotations
 
@@ -22,6 +22,20 @@ def test_within_the_error_budget(part: int) -> None:
 
     cases = [*CASES, *grid()][part::PARTS]
     assert {case: said for case in cases if (said := failures(case, device="cuda"))} == {}
+
+
+def test_norm_and_rotation_are_within_one_rounding() -> None:
+    from kernels.norm_rotary.testing import CASES, wrong
+
+    assert {case: said for case in CASES if (said := wrong(case, device="cuda"))} == {}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("head_dim", [16, 64, 128])
+def test_the_kernels_pass_the_comparison_of_a_card(head_dim: int, dtype: str) -> None:
+    from kernels.selfcheck import Subject, shortfall
+
+    assert shortfall(Subject(head_dim=head_dim, dtype=dtype, windowed=True, device="cuda")) is None
 
 
 def test_two_backwards_agree_to_the_bit() -> None:

@@ -23,6 +23,7 @@ from kernels.static import (  # noqa: E402
     as_row,
     baseline,
     compile_attention,
+    compile_norm_rotary,
     compiling_for,
     key_of,
     regressions,
@@ -60,6 +61,13 @@ def test_every_feature_compiles_at_once() -> None:
     options = Options(causal=False, window=9, scale=0.1, softcap=20.0)
     compiled = compile_attention(CARDS["sm_120"], 16, torch.float16, options, packed=True)
     assert [violations(found, CARDS["sm_120"]) for found in compiled.values()] == [[], [], []]
+
+
+@pytest.mark.parametrize("name", ["sm_80", "gfx942"])
+def test_norm_and_rotation_compile_without_spills(name: str) -> None:
+    for found in compile_norm_rotary(CARDS[name], 64, torch.bfloat16):
+        assert found.spills == 0
+        assert found.programs_per_sm >= 4
 
 
 def test_no_recompilation_as_the_number_of_tokens_changes() -> None:

@@ -1,0 +1,1 @@
+"""RMSNorm of each head, then its rotation by position, in one pass over memory."""
