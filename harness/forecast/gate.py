@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.forecast.backtest import Backtest
+from harness.forecast.tuning import check_tuning
 from harness.laws.fit import Fit, FitStatus
 from harness.laws.identify import Check, Grade, grade
 from harness.laws.observations import Observations, levels
@@ -44,6 +45,7 @@ def judge(
     checks = [
         *(check for check in fit.checks if check.name != "floor" or check.grade is Grade.failed),
         *check_levels(observations),
+        *check_tuning(observations),
         *check_reach(observations, target, prediction, backtest),
         check_width(fit, prediction),
     ]

@@ -120,7 +120,7 @@ def test_validation_windows_are_spread_and_fixed(store):
 
 
 def test_a_validation_seed_moves_each_window_within_its_stretch(store):
-    """Window numbers are read off the tokens: 8 w mod 7 tells the 24 windows of 7 apart within one stretch."""
+    """The first token of window w is w mod 7, which tells the five windows of a stretch apart."""
     ends = [0, 4, 9, 14, 19, 24]
     drawn = set()
     for seed in range(20):
