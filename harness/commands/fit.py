@@ -13,6 +13,9 @@
     harness fit runs=table.csv sensitivity=true flops=[1e24] figure=tornado.svg
     harness fit runs=table.csv approaches=true         envelope, isoFLOP parabolas and law side by side
     harness fit runs=table.csv checklist=true          what a reader must be told to redo the fit
+    harness fit runs=runs/seeds seeds=true             how far seeds scatter the loss, and no law
+    harness fit runs=runs/demo noise=runs/seeds        the noise of one run as measured there
+    harness fit runs=runs/mine pooled=[schedule]       one law through runs of several schedules
 
 Laws of other responses name the columns they read; `columns` maps them to the table's own, `at` asks for
 predictions at rows of the law's inputs:
@@ -48,7 +51,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.commands.observe import observe, run_columns
+from harness.commands.observe import observe, run_columns, runs_path
 from harness.commands.root import Experiment, Format
 from harness.config import verb
 from harness.errors import CannotAnswer
@@ -60,10 +63,12 @@ from harness.laws.fit import FitStatus, fit_law
 from harness.laws.forms.catalogue import FORMS
 from harness.laws.intervals import check_points, fit_json
 from harness.laws.observations import Observations
+from harness.laws.seeds import noise_floor
 from harness.laws.sensitivity import sensitivity
 from harness.report.approaches import print_approaches
 from harness.report.checklist import print_checklist
 from harness.report.fits import print_fit
+from harness.report.noise import print_noise
 from harness.report.sensitivity import print_sensitivity, tornado_figure
 from harness.report.terminal import StageProgress, print_json
 from harness.runs import write_text
@@ -79,6 +84,7 @@ class Settings(Experiment):
     approaches: bool = False
     sensitivity: bool = False
     checklist: bool = False
+    seeds: bool = False
     figure: str | None = None
 
     def __post_init__(self) -> None:
@@ -92,8 +98,9 @@ class Settings(Experiment):
             raise ValueError(f"curves= and predict= are for law=tissue or multi_power, not for law={law}")
         if self.at and of_schedules:
             raise ValueError(f"law={law} reads a whole schedule, no row of at=; name runs in predict=")
-        if (self.approaches or self.sensitivity or self.checklist) and self.fit.law.name in OTHER_RESPONSES:
-            what = "approaches=, sensitivity= or checklist="
+        of_losses = self.approaches or self.sensitivity or self.checklist or self.seeds
+        if of_losses and self.fit.law.name in OTHER_RESPONSES:
+            what = "approaches=, sensitivity=, checklist= or seeds="
             raise ValueError(f"law={self.fit.law.name.value} has no use for {what}")
         if self.figure and not (self.sensitivity or self.fit.law.name in OF_RUNGS):
             tuned = "law=learning_rate and law=batch_size"
@@ -110,6 +117,9 @@ def main(settings: Settings) -> None:
         respond(
             settings, settings.at, settings.checkpoints, settings.curves, settings.predict, settings.figure
         )
+        return
+    if settings.seeds:
+        show_noise(settings)
         return
     check_points(FORMS[settings.fit.law.name.value], settings.at)
     of_compute = settings.fit.law.name in OF_COMPUTE and not settings.approaches
@@ -141,6 +151,21 @@ def main(settings: Settings) -> None:
         raise CannotAnswer(failed)
     if fit.status is FitStatus.not_identified:
         raise CannotAnswer(f"the law is not identified: {'; '.join(fit.reasons)}")
+
+
+def show_noise(settings: Settings) -> None:
+    """Raises CannotAnswer when no run was repeated."""
+    observations = observe(settings, settings.fit.params, settings.fit.unit)
+    floor = noise_floor(observations)
+    if not floor.rungs:
+        raise CannotAnswer(
+            f"{runs_path(settings)}: no run was repeated with another seed; train repeats with sweep=seeds"
+        )
+    result = {**floor.to_json(settings.fit.level), "conventions": observations.conventions}
+    if settings.format is Format.json:
+        print_json(result)
+    else:
+        print_noise(result)
 
 
 def other_choices(settings: Settings, observations: Observations) -> dict[str, Any]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 from harness.commands.root import Experiment
-from harness.errors import WrongInput
+from harness.errors import CannotAnswer, WrongInput
 from harness.laws.cells import label_of
 from harness.laws.columns import mapped
 from harness.laws.config import LossUnit, ParamsKind
 from harness.laws.conventions import require_unit
 from harness.laws.observations import Observations
+from harness.laws.seeds import SeedNoise, noise_floor
 from harness.laws.sources.source import load
 from harness.laws.sources.table import as_text
 from harness.laws.tables import observations_from_table
@@ -44,7 +46,17 @@ def observe(
     if unit is LossUnit.bits_per_byte and found.loss_unit is not unit:
         with contextlib.suppress(WrongInput):  # no such column: refused below, in the words of the question
             found = read({**settings.columns, "loss": "bits_per_byte"})
-    return require_unit(found, unit)
+    floor = floor_of(Path(settings.noise), params) if settings.noise else None
+    return replace(require_unit(found, unit), noise_floor=floor)
+
+
+def floor_of(path: Path, params: ParamsKind) -> SeedNoise:
+    """The noise of a single run that the repeats at `path` measure. Raises CannotAnswer when there are
+    none."""
+    found = noise_floor(observations_from_table(path, params=params)).one_run
+    if found is None:
+        raise CannotAnswer(f"noise={path} holds no run that was repeated with another seed")
+    return replace(found, of=f"{found.of}, measured in {path}")
 
 
 def run_columns(settings: Experiment, observations: Observations) -> dict[str, list[str]]:

@@ -24,7 +24,8 @@ class Format(Enum):
 class Experiment(TrainConfig):
     """Paths are relative to the working directory. `runs` is a sweep folder or a table of runs.
     `columns` maps a standard column name to the name that the table has for it; `pooled` names columns
-    in which the runs of one law may differ although they make other models, such as schedule.
+    in which the runs of one law may differ although they make other models, such as schedule. `noise` is
+    a sweep or table whose repeats measure the noise of a single run, in place of the runs' own.
     """
 
     data_dir: str = "data"
@@ -33,6 +34,7 @@ class Experiment(TrainConfig):
     where: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
     pooled: list[str] = field(default_factory=list)
+    noise: str | None = None
     best_of: BestOf = BestOf.none
     sweep: SweepConfig = field(default_factory=SweepConfig)
     launcher: LauncherConfig = field(default_factory=LauncherConfig)

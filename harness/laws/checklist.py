@@ -19,8 +19,8 @@ from harness.laws import newton
 from harness.laws.alternatives import SAME_BUDGET
 from harness.laws.config import FitConfig, IntervalMethod, LawConfig, LossFunction, ParamsKind
 from harness.laws.fit import Fit
-from harness.laws.identify import seed_noise
 from harness.laws.observations import Observations, cells, levels, summary
+from harness.laws.seeds import seed_noise
 from harness.laws.solve import initialisation, objective_of
 from harness.laws.surfaces import Floats
 

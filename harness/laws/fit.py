@@ -17,10 +17,11 @@ from harness.laws.figures import parameter
 from harness.laws.forms.catalogue import FORMS
 from harness.laws.forms.form import Form, RowNumbers, predict
 from harness.laws.forms.optimum import optimum
-from harness.laws.identify import Boundary, Check, Grade, SeedNoise, boundaries, identify, seed_noise
+from harness.laws.identify import Boundary, Check, Grade, boundaries, identify
 from harness.laws.observations import FLOPS_6ND, Observations
 from harness.laws.precision import UNDETERMINED, check_allocation, check_parameters
 from harness.laws.profile import Profile, covariance, profile
+from harness.laws.seeds import SeedNoise, seed_noise
 from harness.laws.solve import Objective, Solution, objective_of, solve_form
 from harness.laws.surfaces import Floats
 from harness.runs import Skipped
@@ -124,7 +125,7 @@ class Fit:
             "left_out": self.left_out,
             "residual_rms": self.residual_rms,
             "residual_scale": self.residual_scale,
-            "seed_noise": vars(self.seed_noise) if self.seed_noise else None,
+            "seed_noise": self.seed_noise and self.seed_noise.to_json(),
             "dropped": dropped_json(self.dropped),
             "conventions": dict(self.conventions),
             "checks": [check.to_json() for check in self.checks],

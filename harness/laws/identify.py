@@ -16,8 +16,9 @@ from enum import Enum
 import numpy as np
 
 from harness.laws.forms.form import Rows
-from harness.laws.observations import Observations, cells, levels
+from harness.laws.observations import levels
 from harness.laws.profile import Profile
+from harness.laws.seeds import TRUSTED, SeedNoise
 from harness.laws.solve import FormSurface, Response, Solution
 from harness.laws.surfaces import Floats
 
@@ -202,32 +203,6 @@ def check_reach(solution: Solution) -> list[Check]:
     return checks
 
 
-@dataclass(frozen=True)
-class SeedNoise:
-    """Pooled standard deviation of ln L between seeds of one cell, and its degrees of freedom."""
-
-    std: float
-    degrees_of_freedom: int
-
-    def half_width(self, level: float) -> float:
-        """Of the interval of one run in ln L: the t quantile times the standard deviation."""
-        from scipy import special
-
-        return self.std * float(special.stdtrit(self.degrees_of_freedom, 0.5 + level / 2))
-
-
-def seed_noise(observations: Observations) -> SeedNoise | None:
-    """None where no cell has two seeds."""
-    squares, freedom = 0.0, 0
-    for rows in cells(observations):
-        seeds = [observations.seeds[i] for i in rows]
-        if len(rows) > 1 and len(set(seeds)) == len(rows):
-            logs = np.log(observations.loss[rows])
-            squares += float(((logs - logs.mean()) ** 2).sum())
-            freedom += len(rows) - 1
-    return SeedNoise(math.sqrt(squares / freedom), freedom) if freedom else None
-
-
 def check_residual(solution: Solution) -> Check:
     """The law must describe its own rows."""
     scale = misfit(solution)
@@ -240,7 +215,7 @@ def check_residual(solution: Solution) -> Check:
 
 def check_seeds(solution: Solution, noise: SeedNoise | None) -> list[Check]:
     """The residual against seed noise."""
-    if noise is None or noise.degrees_of_freedom < 3 or noise.std == 0:
+    if noise is None or noise.degrees_of_freedom < TRUSTED or noise.std == 0:
         return []
     scale = misfit(solution)
     factor = scale / noise.std

@@ -16,9 +16,9 @@ from harness.laws.conventions import SIX_ND, TokenCost, token_cost
 from harness.laws.figures import Figure, allocation_exponent, loss_at, optimum_figures, parameter
 from harness.laws.fit import Fit, FitStatus
 from harness.laws.forms.form import Form
-from harness.laws.identify import SeedNoise
 from harness.laws.observations import Observations
 from harness.laws.profile import profile
+from harness.laws.seeds import SeedNoise
 
 MANY_FAILED = 0.1
 """Share of replicates that did not converge from which on a reader is told."""

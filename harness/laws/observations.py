@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from harness.errors import CannotAnswer, WrongInput
 from harness.laws.config import LossUnit, ParamsKind
 from harness.laws.surfaces import FLOPS_PER_PARAM_TOKEN, Floats
 from harness.runs import Skipped, content_hash
+
+if TYPE_CHECKING:
+    from harness.laws.seeds import SeedNoise
 
 FLOPS_EXACT, FLOPS_GIVEN = "exact", "as given"
 FLOPS_6ND = "6ND (approximation)"
@@ -67,6 +70,7 @@ class Observations:
 
     `lr` and `batch_tokens` are None unless every row has them. `trials` are the rows that the best of each
     cell was chosen from, None where no choice was made; `diverged` are runs that ended without a loss.
+    `noise_floor` is the noise of a single run where it was measured on other runs than these.
     """
 
     params: Floats
@@ -89,6 +93,7 @@ class Observations:
     batch_tokens: Floats | None = None
     diverged: tuple[Row, ...] = ()
     trials: Observations | None = None
+    noise_floor: SeedNoise | None = None
 
     def __len__(self) -> int:
         return len(self.loss)
@@ -154,6 +159,7 @@ class Observations:
             batch_tokens=None if self.batch_tokens is None else self.batch_tokens[at],
             diverged=self.diverged,
             trials=self.trials,
+            noise_floor=self.noise_floor,
         )
 
 

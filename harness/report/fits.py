@@ -39,10 +39,18 @@ def print_fit(result: dict[str, Any]) -> None:
     print_lines(
         f"{result['n']} runs, objective {result['objective']:.8g}, "
         f"residual {result['residual_rms']:.2%} rms in log loss",
+        *noise_lines(result["seed_noise"]),
         f"conventions: {conventions}; data {result['data_hash'][:12]}",
         *(f"dropped {item['count']}: {item['reason']}" for item in result["dropped"]),
         *(f"note: {note}" for note in result["notes"]),
     )
+
+
+def noise_lines(noise: dict[str, Any] | None) -> list[str]:
+    if noise is None:
+        return []
+    repeats = f"{noise['degrees_of_freedom']} repeats"
+    return [f"noise of one run: {noise['std']:.2%} of the loss ({repeats}; seeds of {noise['of']})"]
 
 
 OPTIMUM = ("FLOPs", "params", "tokens", "tokens/param", "loss", "loss of one run")
