@@ -18,6 +18,7 @@ VERBS = {
     "sweep": "train every planned cell that is not done",
     "status": "where every planned cell stands",
     "stop": "save and stop what works through a sweep",
+    "watch": "how running cells will end, and which to kill; the same on old logs",
     "fit": "fit a scaling law to finished runs or a table",
     "forecast": "predict a larger run and seal the prediction",
     "score": "compare a sealed forecast with the run it was about",

@@ -1,0 +1,204 @@
+"""What finished runs of a sweep lend to one that still runs: amplitudes of the law for every shape, how
+well each shape describes them, and how far real curves stray from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+
+import numpy as np
+
+from harness.forecast.inflight.gaussian import end_given, wander
+from harness.forecast.inflight.shapes import Shapes, basis, drawn
+from harness.forecast.inflight.trajectory import Positions, Trajectory, nearest, row_noise
+from harness.laws.surfaces import Floats
+
+MOST, NEAREST = 64, 6
+"""Finished runs looked at, evenly spread over sizes, and those that lend to one running cell."""
+
+REMEMBERED = 256
+"""Finished runs whose descriptions are kept, .4 MB each: a replay asks for the same ones again and again."""
+
+ROWS, FEWEST_ROWS, FIRST = 40, 5, 0.02
+"""Of a finished run: how many are used, at least, and the share of it before which no law holds."""
+
+STRAY = (0.05, 0.1, 0.2, 0.4)
+"""Of the fall over the last e-folds: standard deviation of the walk over one e-fold, to choose from."""
+
+SMALLEST_NOISE = 1e-3
+
+DECAY_WORTH = 0.16
+"""Of the fall of a finished run over its last nine tenths: prior of what a full decay of the rate is worth,
+mean and standard deviation, for sweeps in which no run ever decayed."""
+
+GROWTH, GROWTH_ERROR = 0.12, 0.1
+"""Amplitudes grow as N^.12 at equal schedules: the constants of 2503.12811 say .13 for b between 25M and
+400M, the OLMo ladder (2412.04403) about .1."""
+
+MISFIT = 0.1
+"""Of an amplitude: standard deviation between runs that differ in nothing the law knows."""
+
+TEMPER = 0.2
+"""Power of the evidence: neighbouring rows of a curve are not as independent as the walk says."""
+
+KEPT = 12
+"""Shapes, the best by their evidence, that predict a running cell."""
+
+
+@dataclass(frozen=True, eq=False)
+class Lender:
+    """A finished run, described by every shape of the law. `fall` is the unit of all that is relative."""
+
+    run: Trajectory
+    fall: float
+
+    @cached_property
+    def rows(self) -> Positions:
+        return self.run.rows(ROWS, FIRST)
+
+    @cached_property
+    def progress(self) -> Floats:
+        """[n + 1], the end of the run last."""
+        assert self.run.schedule is not None
+        return self.run.schedule.area(np.append(self.run.steps[self.rows], self.run.end))
+
+    @cached_property
+    def bases(self) -> tuple[Floats, Floats]:
+        assert self.run.schedule is not None
+        return basis(drawn(), self.run.schedule, np.append(self.run.steps[self.rows], self.run.end))
+
+    @cached_property
+    def noise(self) -> float:
+        return row_noise(self.run.values[self.rows]) + SMALLEST_NOISE * self.fall
+
+    @cache  # noqa: B019  the lender lives in a cache of its own
+    def described(self, stray: float) -> Description:
+        """Generalised least squares for every shape, with weak priors on the amplitudes."""
+        n, values = len(self.rows), self.run.values[self.rows]
+        power, fall = (part[:, :n] for part in self.bases)
+        errors = wander(self.progress, stray * self.fall)[:n, :n] + self.noise**2 * np.eye(n)
+        whiten = np.linalg.inv(np.linalg.cholesky(errors))
+        early = power[:, np.searchsorted(self.run.steps[self.rows], 0.1 * self.run.end)]
+        guess = np.stack(
+            [np.zeros(len(early)), self.fall / early, np.full(len(early), DECAY_WORTH * self.fall)], axis=1
+        )
+        loose = np.array([1e4 * self.fall, 3.0, 1.0])
+        precision = 1 / (loose * np.where(guess, guess, 1.0)) ** 2  # [k, 3]
+        x = whiten @ np.stack([np.ones_like(power), power, fall], axis=2)  # [k, n, 3]
+        y = whiten @ (values - values[-1])
+        normal = x.transpose(0, 2, 1) @ x + precision[:, :, None] * np.eye(3)
+        right = x.transpose(0, 2, 1) @ y + precision * guess
+        found = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
+        missed = ((y - (x @ found[:, :, None])[:, :, 0]) ** 2).sum(axis=1)
+        missed += (precision * (found - guess) ** 2).sum(axis=1)
+        sizes = np.linalg.slogdet(normal)[1] - np.log(precision).sum(axis=1)
+        evidence = -0.5 * (missed + sizes) + math.log(np.diag(whiten).prod())
+        deviations = np.sqrt(np.diagonal(np.linalg.inv(normal), axis1=1, axis2=2))
+        return Description(self, found[:, 1:], deviations[:, 1:], evidence)
+
+    def gap(self, described: Description, stray: float) -> float:
+        """The result less the end of the curve that led to it: validation is not training."""
+        best = int(np.argmax(described.evidence))
+        mean = described.amplitudes[best] @ np.stack([part[best] for part in self.bases])
+        walk = wander(self.progress, stray * self.fall)
+        end, _ = end_given(self.run.values[self.rows], mean[None], (), walk, self.noise, self.fall)
+        return self.run.result - float(end[0])
+
+
+@lru_cache(REMEMBERED)
+def lender_of(run: Trajectory) -> Lender | None:
+    """None for a run without a schedule, or with too few rows, or one that did not fall."""
+    at = run.rows(ROWS, FIRST)
+    if run.schedule is None or run.final is None or len(at) < FEWEST_ROWS:
+        return None
+    fall = float(np.interp(0.1 * run.end, run.steps[at], run.values[at])) - run.final
+    return Lender(run, fall) if fall > 0 else None
+
+
+@dataclass(frozen=True)
+class Description:
+    """Of one lender by every shape: amplitudes (a, b) [k, 2], their standard errors, log evidence [k]."""
+
+    lender: Lender
+    amplitudes: Floats
+    deviations: Floats
+    evidence: Floats
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """What one running cell starts from: shapes [k] with weights, amplitudes (a, b) [k, 2] with standard
+    deviations; the unit `fall` [k], the walk's `stray`, and the gap between curve and result."""
+
+    shapes: Shapes
+    weights: Floats
+    amplitudes: Floats
+    deviations: Floats
+    fall: float
+    stray: float
+    gap: float
+    gap_deviation: float
+    lenders: tuple[str, ...]
+
+
+class Lenders:
+    """The finished runs of one sweep."""
+
+    def __init__(self, finished: Sequence[Trajectory]) -> None:
+        usable = [lender for run in spread(finished) if (lender := lender_of(run)) is not None]
+        self.by_id = {lender.run.run_id: lender for lender in usable}
+        tried = [(stray, [lender.described(stray) for lender in usable]) for stray in STRAY]
+        self.stray, found = max(tried, key=lambda one: sum(best_evidence(d) for d in one[1]))
+        self.descriptions = {d.lender.run.run_id: d for d in found}
+
+    def __len__(self) -> int:
+        return len(self.by_id)
+
+    def lend(self, run: Trajectory, among: Collection[str] | None = None) -> Borrowed:
+        """To a run with a schedule, from its nearest finished neighbours (`among` these run ids); there must
+        be some."""
+        usable = [lender.run for name, lender in self.by_id.items() if among is None or name in among]
+        near = nearest(run, usable, NEAREST)
+        mine = [self.descriptions[one.run_id] for one in near]
+        evidence = TEMPER * sum((d.evidence for d in mine), np.zeros(len(mine[0].evidence)))
+        best = np.argsort(-evidence)[:KEPT]
+        weights = np.exp(evidence[best] - evidence[best[0]])
+        folds = np.array(
+            [math.log(run.params / one.params) if run.params and one.params else 0.0 for one in near]
+        )
+        closeness = np.exp(-np.abs(folds) / math.log(4))
+        closeness /= closeness.sum()
+        grown = np.exp(GROWTH * folds)[:, None, None]
+        each = grown * np.stack([d.amplitudes[best] for d in mine])  # [lenders, k, 2]
+        errors = grown * np.stack([d.deviations[best] for d in mine])
+        mean = np.einsum("r,rkj->kj", closeness, each)
+        variance = np.einsum("r,rkj->kj", closeness, errors**2 + (each - mean) ** 2)
+        relative = math.hypot(MISFIT, GROWTH_ERROR * float(np.abs(folds).min()))
+        gaps = [d.lender.gap(d, self.stray) for d in mine]
+        noise = max(d.lender.noise for d in mine)
+        return Borrowed(
+            shapes=drawn().take(best),
+            weights=weights / weights.sum(),
+            amplitudes=mean,
+            deviations=np.sqrt(variance + (relative * mean) ** 2),
+            fall=float(closeness @ [d.lender.fall for d in mine]),
+            stray=self.stray,
+            gap=float(np.mean(gaps)),
+            gap_deviation=math.hypot(float(np.std(gaps)), noise / math.sqrt(len(gaps))),
+            lenders=tuple(one.run_id for one in near),
+        )
+
+
+def best_evidence(described: Description) -> float:
+    return float(np.logaddexp.reduce(described.evidence))
+
+
+def spread(finished: Sequence[Trajectory]) -> list[Trajectory]:
+    """At most `MOST`, evenly over sizes and lengths."""
+    ordered = sorted(finished, key=lambda run: (run.params or 0.0, run.end, run.run_id))
+    if len(ordered) <= MOST:
+        return ordered
+    at = np.unique(np.linspace(0, len(ordered) - 1, MOST).round().astype(int))
+    return [ordered[i] for i in at]

@@ -1,0 +1,34 @@
+"""A distribution of the end of a run, as a mixture of normals, and draws from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.laws.surfaces import Floats
+
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Each [k]. `lenders` are the finished runs that it was borrowed from."""
+
+    means: Floats
+    variances: Floats
+    weights: Floats
+    lenders: tuple[str, ...] = ()
+
+    def widened(self, width: float) -> Mixture:
+        """About the same mean, with `width` times the standard deviation."""
+        mean = self.weights @ self.means
+        return replace(self, means=mean + width * (self.means - mean), variances=width**2 * self.variances)
+
+    def draws(self, seed: int, run_number: int) -> Floats:
+        """[DRAWS]. The choice of component is shared by all runs of one `seed`: what one shape gets wrong it
+        gets wrong for all."""
+        chosen = np.random.default_rng(seed).random(DRAWS)
+        own = np.random.default_rng([seed, run_number]).standard_normal(DRAWS)
+        at = np.minimum(np.searchsorted(np.cumsum(self.weights), chosen), len(self.weights) - 1)
+        return self.means[at] + np.sqrt(self.variances[at]) * own

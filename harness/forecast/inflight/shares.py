@@ -1,0 +1,101 @@
+"""Where the learning rate is not known: finished runs lend their own curves, at equal shares of the run.
+
+This is right when all runs follow one schedule, stretched to their lengths; curves of well-tuned runs then
+collapse onto each other (Qiu et al. 2507.02119).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from harness.forecast.inflight.gaussian import end_given, wander
+from harness.forecast.inflight.lenders import GROWTH, GROWTH_ERROR, MOST, NEAREST, STRAY, spread
+from harness.forecast.inflight.mixture import Mixture
+from harness.forecast.inflight.trajectory import Positions, Trajectory, nearest, row_noise
+from harness.laws.surfaces import Floats
+
+LENGTH, LENGTH_ERROR = -0.4, 0.15
+"""A fall from the same share shrinks as (length)^-.4: the exponent of a curve in the tokens seen, .43 to .51
+in the fits of 2503.12811."""
+
+MISFIT = 0.15
+ROWS, FIRST = 32, 0.03
+NEIGHBOURHOOD = 0.02
+"""Of a share: how far a lender's rows are averaged."""
+
+
+class EqualShares:
+    """The finished runs of one sweep without schedules. `stray` is how far they stray from each other."""
+
+    def __init__(self, finished: Sequence[Trajectory]) -> None:
+        self.lenders = [
+            run for run in spread(finished) if run.final is not None and len(run.rows(ROWS, FIRST)) > 4
+        ]
+        pairs = [
+            (a, b)
+            for a in self.lenders[:: max(1, MOST // 16)]
+            for b in nearest(a, self.lenders, 3)
+            if a is not b
+        ]
+        self.stray = max(
+            STRAY[1:],
+            key=lambda stray: sum(misfit(a, b, stray) for a, b in pairs) if pairs else -abs(stray - 0.1),
+        )
+
+    def __len__(self) -> int:
+        return len(self.lenders)
+
+    def predict(self, run: Trajectory) -> Mixture | None:
+        at = run.rows(ROWS, FIRST)
+        if not len(at):
+            return None
+        near = nearest(run, self.lenders, NEAREST)
+        ends = [from_one(run, at, lender, self.stray) for lender in near]
+        means, variances = np.array([e for e, _ in ends]), np.array([v for _, v in ends])
+        equal = np.full(len(near), 1 / len(near))
+        return Mixture(means, variances, equal, tuple(one.run_id for one in near))
+
+
+def misfit(run: Trajectory, lender: Trajectory, stray: float) -> float:
+    """Log density of a finished run's end, seen from a quarter and from half of it."""
+    found = 0.0
+    for share in (0.25, 0.5):
+        begun = run.until(share)
+        at = begun.rows(ROWS, FIRST)
+        if len(at):
+            end, variance = from_one(begun, at, lender, stray)
+            found -= 0.5 * ((run.result - end) ** 2 / variance + math.log(variance))
+    return found
+
+
+def from_one(run: Trajectory, at: Positions, lender: Trajectory, stray: float) -> tuple[float, float]:
+    """Mean and variance of the result."""
+    shares = np.append(run.steps[at] / run.end, 1.0)
+    fold = math.log(run.params / lender.params) if run.params and lender.params else 0.0
+    length = math.log(run.end / lender.end)
+    grown = math.exp(GROWTH * fold + LENGTH * length)
+    deviation = math.hypot(MISFIT, GROWTH_ERROR * fold, LENGTH_ERROR * length)
+    ahead = grown * (smooth(lender, shares) - lender.result)
+    fall = max(grown * float(smooth(lender, np.array([0.1]))[0] - lender.result), 1e-12)
+    noise = row_noise(run.values[at]) + 1e-3 * fall
+    walk = wander(shares, stray * fall)
+    end, variance = end_given(
+        run.values[at], ahead[None], [(ahead[None], np.array([deviation]))], walk, noise, fall
+    )
+    return float(end[0]), float(variance[0]) + noise**2
+
+
+def smooth(run: Trajectory, shares: Floats) -> Floats:
+    """The curve at these shares of the run, its neighbouring rows averaged; its result at the end."""
+    seen = np.isfinite(run.values)
+    own, values = run.steps[seen] / run.end, run.values[seen]
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    low = np.searchsorted(own, shares * (1 - NEIGHBOURHOOD))
+    high = np.searchsorted(own, shares * (1 + NEIGHBOURHOOD), side="right")
+    many = high - low
+    means = (sums[high] - sums[low]) / np.maximum(many, 1)
+    found = np.where(many > 1, means, np.interp(shares, own, values))
+    return np.where(shares >= 1.0, run.result, found)
