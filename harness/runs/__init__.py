@@ -3,14 +3,14 @@
 runs/<sweep>/<run>/
     config.json       resolved and frozen when the run was planned, with its hash
     provenance.json   code, package versions, hardware, corpus and tokenizer hashes, first start
-    attempt.json      who owns the run now (host, pid, start time, token); replaced by a later attempt
+    attempt.json      who owns the run now (host, pid, start time, batch job, token); replaced by a later one
     metrics.jsonl     append-only, one object a line; a step that was logged twice counts once, the later
     failure.json      why the last attempt ended badly; removed when the run finishes
     record.json       written once, atomically, last
     checkpoints/
 """
 
-from harness.runs.attempt import AlreadyFinished, Attempt, Superseded, claim
+from harness.runs.attempt import AlreadyFinished, Attempt, IsGone, Superseded, claim, never
 from harness.runs.directory import (
     RunDirectory,
     Status,
@@ -34,10 +34,12 @@ from harness.runs.files import (
 )
 from harness.runs.owner import (
     FOREIGN_SILENCE_SECONDS,
+    JobAttempt,
     Owner,
     Process,
     parse_process,
     read_owner,
+    this_job,
     this_process,
 )
 from harness.runs.record import RunRecord, Skipped
@@ -53,6 +55,8 @@ __all__ = [
     "RECORD",
     "AlreadyFinished",
     "Attempt",
+    "IsGone",
+    "JobAttempt",
     "Owner",
     "Process",
     "RunDirectory",
@@ -63,11 +67,13 @@ __all__ = [
     "claim",
     "content_hash",
     "finished_records",
+    "never",
     "one_at_a_time",
     "parse_process",
     "read_json",
     "read_owner",
     "run_directories",
+    "this_job",
     "this_process",
     "write_frozen",
     "write_json",

@@ -6,13 +6,14 @@ import contextlib
 import json
 import os
 import uuid
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.errors import CannotAnswer, HarnessError, WrongInput
 from harness.runs.directory import RunDirectory
 from harness.runs.files import ATTEMPT, FAILURE, METRICS, RECORD, content_hash, one_at_a_time, write_json
-from harness.runs.owner import Owner, read_owner, this_process
+from harness.runs.owner import JobAttempt, Owner, read_owner, this_job, this_process
 from harness.runs.record import RunRecord
 
 LOCK = ".claim"
@@ -92,6 +93,7 @@ class Attempt:
 def write_owner(run: RunDirectory, owner: Owner, *, ended: bool) -> None:
     mine: dict[str, Any] = {"token": owner.token, "number": owner.number, "failures": owner.failures}
     mine |= asdict(owner.process)
+    mine |= {"slurm": asdict(owner.job)} if owner.job else {}
     write_json(run.path / ATTEMPT, {**mine, "ended": True} if ended else mine)
 
 
@@ -103,25 +105,41 @@ def torn_line_end(file: Any) -> bytes:
     return b"" if file.read(1) == b"\n" else b"\n"
 
 
-def claim(run: RunDirectory) -> Attempt:
+IsGone = Callable[[Owner], bool]
+"""Whether the caller knows that an owner which seems to live is over."""
+
+
+def never(owner: Owner) -> bool:
+    return False
+
+
+def claim(run: RunDirectory, is_gone: IsGone = never) -> Attempt:
     """Become the owner of `run`. Raises CannotAnswer when a living process owns it, AlreadyFinished when it
     has its record.
 
     Two claims at once are decided by a lock that is held only while the owner's file is replaced. Every
-    later write of an attempt checks its token, so one that was superseded stops by itself.
+    later write of an attempt checks its token, so one that was superseded stops by itself. An owner of the
+    same batch job from before it was requeued is superseded: its node may be cut off and not know.
     """
     with one_at_a_time(run.path, LOCK):
         if (run.path / RECORD).exists():
             raise AlreadyFinished(f"{run.path} is finished")
-        owner = read_owner(run.path)
-        if owner is not None and owner.is_alive(run.path):
+        owner, job = read_owner(run.path), this_job()
+        if owner is not None and owner.is_alive(run.path) and not gives_way(owner, job, is_gone):
             raise CannotAnswer(
                 f"{run.path} is being trained by process {owner.process.pid} on {owner.process.host}; "
                 "wait for it or stop it"
             )
         failures = (owner.failures if owner else 0) + (run.path / FAILURE).exists()
         number = owner.number + 1 if owner else 1
-        mine = Owner(this_process(), uuid.uuid4().hex, number, failures)
-        write_owner(run, mine, ended=False)
+        token = uuid.uuid4().hex
+        write_owner(run, Owner(this_process(), token, number, failures, job=job), ended=False)
         (run.path / FAILURE).unlink(missing_ok=True)
-    return Attempt(run, mine.token, number, failures)
+    return Attempt(run, token, number, failures)
+
+
+def gives_way(owner: Owner, job: JobAttempt | None, is_gone: IsGone) -> bool:
+    """Whether an owner that seems to live is an execution that is over."""
+    if owner.job is not None and job is not None and job.job == owner.job.job:
+        return job.restarts > owner.job.restarts
+    return is_gone(owner)

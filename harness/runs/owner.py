@@ -48,15 +48,45 @@ def parse_process(value: Any) -> Process | None:
 
 
 @dataclass(frozen=True)
+class JobAttempt:
+    """One execution of a Slurm job: `job` is its id, for an array's task ARRAY_TASK; the scheduler has
+    requeued it `restarts` times before."""
+
+    job: str
+    restarts: int
+    node: str
+
+
+def this_job() -> JobAttempt | None:
+    """None outside of Slurm."""
+    get = os.environ.get
+    if (job := get("SLURM_JOB_ID")) is None:
+        return None
+    if (array := get("SLURM_ARRAY_JOB_ID")) is not None:
+        job = f"{array}_{get('SLURM_ARRAY_TASK_ID')}"
+    restarts = get("SLURM_RESTART_COUNT", "0")
+    return JobAttempt(job, int(restarts) if restarts.isdigit() else 0, get("SLURMD_NODENAME", ""))
+
+
+def parse_job(value: Any) -> JobAttempt | None:
+    try:
+        return JobAttempt(**value)
+    except TypeError:
+        return None
+
+
+@dataclass(frozen=True)
 class Owner:
     """attempt.json: the last attempt at a run. `number` counts attempts from 1, `failures` those before
-    this one that left a failure, `ended` says that this one stopped of its own accord."""
+    this one that left a failure, `ended` says that this one stopped of its own accord, `job` by what batch
+    job it was made."""
 
     process: Process
     token: str
     number: int
     failures: int = 0
     ended: bool = False
+    job: JobAttempt | None = None
 
     def is_alive(self, run: Path) -> bool:
         return not self.ended and self.process.is_alive(last_sign_of_life(run))
@@ -73,7 +103,8 @@ def read_owner(run: Path) -> Owner | None:
         return None
     failures = value.get("failures")  # absent from runs of the first version
     counted = failures if isinstance(failures, int) else 0
-    return Owner(process, value["token"], value["number"], counted, bool(value.get("ended")))
+    job = parse_job(value.get("slurm"))
+    return Owner(process, value["token"], value["number"], counted, bool(value.get("ended")), job)
 
 
 def last_sign_of_life(run: Path) -> float:

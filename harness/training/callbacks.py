@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import time
-from types import FrameType
 from typing import Any
 
 import lightning
@@ -15,12 +13,11 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from harness.runs import Attempt
+from harness.signals import StopFlag
 from harness.training.cell import Cell
 from harness.training.checkpoint import State, save
 from harness.training.distributed import ALONE, World, gathered, largest
 from harness.training.module import Span, TrainingModule
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Clock(lightning.Callback):
@@ -161,36 +158,22 @@ class Saver(lightning.Callback):
 
 
 class StopOnSignal(lightning.Callback):
-    """SIGINT and SIGTERM only set a flag; the run saves and stops at the end of the span. A signal to one
-    of several processes stops them all."""
+    """Once the flag is set the run saves and stops at the end of the span. A signal to one of several
+    processes stops them all; `agreed` is the one, 0 for none."""
 
-    def __init__(self, saver: Saver) -> None:
-        self.saver = saver
-        self.signal = 0
+    def __init__(self, saver: Saver, flag: StopFlag) -> None:
+        self.saver, self.flag = saver, flag
         self.agreed = 0
-        self.before = {number: signal.getsignal(number) for number in SIGNALS}
-        self.listen()
-
-    def listen(self) -> None:
-        for number in SIGNALS:
-            signal.signal(number, self.note)
 
     def on_train_start(self, *_: Any) -> None:
-        self.listen()  # Lightning has put its own SIGTERM handler in front, which would lose the run
-
-    def note(self, number: int, _frame: FrameType | None) -> None:
-        self.signal = number
+        self.flag.listen()  # Lightning has put its own SIGTERM handler in front, which would lose the run
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Span, index: int) -> None:
         finished = batch.stop == self.saver.cell.horizon.steps
-        self.agreed = largest(self.signal, module.device)
+        self.agreed = largest(self.flag.signal or 0, module.device)
         if self.agreed and not finished and not trainer.should_stop:
             self.saver.save(module, batch.stop)
             trainer.should_stop = True
-
-    def restore(self) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 class ProgressBar(lightning.Callback):

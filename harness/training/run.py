@@ -25,14 +25,17 @@ from harness.runs import (
     PROVENANCE,
     AlreadyFinished,
     Attempt,
+    IsGone,
     RunDirectory,
     RunRecord,
     Status,
     claim,
+    never,
     read_json,
     write_json,
 )
 from harness.shape import Mixer
+from harness.signals import StopFlag
 from harness.training.callbacks import Clock, Metrics, ProgressBar, Saver, StopOnSignal, Validation
 from harness.training.cell import Cell, read_cell
 from harness.training.checkpoint import State, load_file, load_latest, path_of
@@ -76,24 +79,28 @@ class Data:
     windows_bytes: int
 
 
-def train(run: RunDirectory, *, progress: bool = False) -> RunRecord:
+def train(
+    run: RunDirectory, *, progress: bool = False, flag: StopFlag | None = None, is_gone: IsGone = never
+) -> RunRecord:
     """Train the frozen cell in `run` to its record; a finished run is returned as it is.
 
     Raises CannotAnswer when another process owns the run, WrongInput on damaged files, Stopped after a
-    signal. Any other failure leaves its reason in failure.json.
+    signal, which `flag` notes for a caller that listens already. Any other failure leaves its reason in
+    failure.json. `is_gone` is asked as by `harness.runs.claim`.
     """
     if run.status() in (Status.done, Status.diverged):
         return run.record()
     cell = read_cell(run)
     hardware = cell.config.hardware
     world = read_world(os.environ, hardware.strategy)
+    flag = flag or StopFlag()
     with together(world, hardware) as store:
-        attempt = claim_together(run, world)
+        attempt = claim_together(run, world, is_gone)
         if attempt is None:
             return run.record()
         try:
-            with told(store, world):
-                return train_owned(cell, attempt, world, progress)
+            with told(store, world), flag.listening():
+                return train_owned(cell, attempt, world, progress, flag)
         except KeyboardInterrupt:
             attempt.end()
             raise
@@ -102,9 +109,9 @@ def train(run: RunDirectory, *, progress: bool = False) -> RunRecord:
             raise
 
 
-def claim_together(run: RunDirectory, world: World) -> Attempt | None:
+def claim_together(run: RunDirectory, world: World, is_gone: IsGone) -> Attempt | None:
     """The one attempt of all processes; None when another finished the run since we looked."""
-    found = from_first(try_to_claim(run) if world.leads else None)
+    found = from_first(try_to_claim(run, is_gone) if world.leads else None)
     if isinstance(found, AlreadyFinished):
         return None
     if isinstance(found, HarnessError):
@@ -112,9 +119,9 @@ def claim_together(run: RunDirectory, world: World) -> Attempt | None:
     return found if world.leads or found is None else Onlooker(**vars(found))
 
 
-def try_to_claim(run: RunDirectory) -> Attempt | HarnessError:
+def try_to_claim(run: RunDirectory, is_gone: IsGone) -> Attempt | HarnessError:
     try:
-        return claim(run)
+        return claim(run, is_gone)
     except HarnessError as error:
         return error
 
@@ -134,7 +141,7 @@ def earlier_sizes(state: State | None, world: World) -> str:
     return f"{before}{state.world_size} to step {state.step}"
 
 
-def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool) -> RunRecord:
+def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag: StopFlag) -> RunRecord:
     quiet_lightning()
     refuse_uneven_batch(cell.horizon.batch_sequences, world)
     state = load_together(attempt.run.checkpoints, world)
@@ -152,15 +159,17 @@ def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool) -> R
     metrics = Metrics(cell, attempt, clock, world)
     validation = Validation(cell, attempt, data.windows, data.windows_bytes, evaluate_at)
     saver = Saver(cell, attempt, clock, origin.started_at, world, earlier_sizes(state, world))
-    stop = StopOnSignal(saver)
+    stop = StopOnSignal(saver, flag)
     shown = progress and world.leads and sys.stderr.isatty()
     bar = [ProgressBar(cell, first, clock)] if shown else []
     callbacks = [clock, metrics, validation, saver, stop, *bar]
     trainer = build_trainer(cell.config.hardware, world, device, callbacks)
     try:
         trainer.fit(module, spans(cell, first, evaluate_at))
-    finally:
-        stop.restore()
+    except SystemExit:  # Lightning's, when SIGTERM came before the first step
+        if flag.signal is None:
+            raise
+        raise Stopped(f"{attempt.run.path} was stopped before it began; start it again to go on") from None
     if stop.agreed and trainer.should_stop:
         raise Stopped(f"{attempt.run.path} was stopped by signal {stop.agreed}; start it again to go on")
     outcome = Outcome(attention, module.compiled, metrics, validation, clock, origin, saver, module.strategy)
