@@ -20,6 +20,7 @@ VERBS = {
     "stop": "save and stop what works through a sweep",
     "watch": "how running cells will end, and which to kill; the same on old logs",
     "fit": "fit a scaling law to finished runs or a table",
+    "backtest": "what a forecast from these runs would have been worth",
     "forecast": "predict a larger run and seal the prediction",
     "score": "compare a sealed forecast with the run it was about",
     "report": "write one self-contained HTML page of a sweep and its forecast",

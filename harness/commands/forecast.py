@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.commands.cells import own_cell
-from harness.commands.observe import observe
+from harness.commands.observe import observe, params_kind
 from harness.commands.root import Experiment, Format
 from harness.config import verb
 from harness.errors import CannotAnswer, WrongInput
+from harness.forecast.engine import Target
 from harness.forecast.gate import Verdict
-from harness.forecast.predict import Target, predict
+from harness.forecast.predict import predict
 from harness.forecast.seal import SealedForecast, open_seal, seal
 from harness.laws.config import ParamsKind
 from harness.laws.fit import fit_law
@@ -62,7 +63,7 @@ def main(settings: Settings) -> None:
         raise CannotAnswer(
             f"{cell.run_id} has already begun and no forecast was sealed before; bet on another run"
         )
-    observations = observe(settings, settings.forecast.params)
+    observations = observe(settings, params_kind(settings), settings.fit.unit)
     target = numbers_target(settings, observations) if cell is None else cell_target(cell, observations)
     forecast = predict(observations, target, settings.forecast, other_convention(settings, cell))
     if forecast.verdict is Verdict.refused:
@@ -123,7 +124,7 @@ def other_convention(settings: Settings, cell: Cell | None) -> tuple[Observation
     """The same sweep and run with N counted the other way; a table need not hold it."""
     if cell is None:
         return None
-    total = settings.forecast.params is ParamsKind.total
+    total = params_kind(settings) is ParamsKind.total
     observations = observe(settings, ParamsKind.non_embedding if total else ParamsKind.total)
     return observations, cell_target(cell, observations)
 

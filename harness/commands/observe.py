@@ -24,6 +24,11 @@ def runs_path(settings: Experiment) -> Path:
     return Path(settings.runs) if settings.runs else settings.folder
 
 
+def params_kind(settings: Experiment) -> ParamsKind:
+    """What N counts in a forecast: as it was told, else as in a fit."""
+    return settings.forecast.params or settings.fit.params
+
+
 def observe(
     settings: Experiment, params: ParamsKind, unit: LossUnit | None = None, of_compute: bool = False
 ) -> Observations:

@@ -1,126 +1,216 @@
-"""Rolling origin inside the sweep: fit the cheaper cells, predict the dearer ones."""
+"""What the forecast would have been worth: hold out the dearest runs, bet on them from the cheap ones.
+
+Held out are the runs with C >= C_max / 2; the rows below the smallest of these by the ratio go through the
+same engine as a real forecast. The losses held out enter the errors and nothing else.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from harness.forecast.ensemble import fit_ensemble
-from harness.laws.config import LawConfig
-from harness.laws.observations import SAME_SIZE, Observations, levels
+from harness.errors import CannotAnswer
+from harness.forecast.config import ForecastConfig
+from harness.forecast.engine import Engine, Prediction, Target, build_engine
+from harness.forecast.ensemble import MEMBERS, PLAIN
+from harness.forecast.gate import Verdict, judge
+from harness.laws.bootstrap import resample
+from harness.laws.observations import Observations
 from harness.laws.surfaces import Floats
 
-FEWEST_ROWS = 7
-"""One more than the plain law needs to be overdetermined."""
+HELD_OUT = 2.0
+"""Runs within this factor of the largest compute are held out."""
 
-MOST_ORIGINS = 6
-SMALLEST_RATIO = 1.5
-"""Nearer runs test the noise, not the extrapolation."""
-
-MEDIAN_TO_DEVIATION = 1.4826
-"""Of a normal distribution: the standard deviation over the median absolute value."""
+LEVEL = 0.9
 
 
 @dataclass(frozen=True)
 class Case:
-    """One held-out run: `ratio` is its FLOPs over the largest fitted, `log_error` ln(predicted/actual)."""
+    """One law on one split. Errors are (predicted - actual)/actual: the median of their absolute values,
+    the one of the dearest run (of equals the best), their mean, and the share inside the 90 % interval."""
 
-    origin_flops: float
-    n_train: int
-    run_id: str
+    law: str
     ratio: float
-    log_error: float
+    error_median: float
+    error_top: float
+    bias: float
+    coverage90: float
+    n_train: int
+    n_test: int
 
-    def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "error": math.expm1(self.log_error)}
+    def figures(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in ("error_median", "error_top", "bias", "coverage90")}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Backtest:
+    """`ensemble` and `baseline` are None when the split leaves nothing to fit; `reasons` then say why."""
+
+    ratio: float
     cases: tuple[Case, ...]
-
-    @property
-    def origins(self) -> int:
-        return len({case.origin_flops for case in self.cases})
-
-    @property
-    def largest_ratio(self) -> float:
-        return max((case.ratio for case in self.cases), default=1.0)
-
-    def error_at(self, low: float, high: float) -> float | None:
-        """Root mean square log error of the cases with a ratio in [low, high)."""
-        errors = [case.log_error for case in self.cases if low <= case.ratio < high]
-        return math.sqrt(sum(e * e for e in errors) / len(errors)) if errors else None
-
-    def growth(self, noise: float) -> float | None:
-        """Log error per unit of ln(ratio), the noise of a single run (log loss) taken out.
-
-        A median over cases, turned into a standard deviation: the smallest origins hold few rows and
-        miss by far more than the whole sweep will.
-        """
-        if not self.cases:
-            return None
-        rates = [math.sqrt(max(c.log_error**2 - noise**2, 0.0)) / math.log(c.ratio) for c in self.cases]
-        return MEDIAN_TO_DEVIATION * float(np.median(rates))
+    ensemble: Case | None
+    baseline: Case | None
+    weights: dict[str, float]
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    rolling: dict[str, Any]
+    points: tuple[dict[str, Any], ...]
+    n_train: int
+    n_test: int
+    conventions: dict[str, str]
+    data_hash: str
 
     def to_json(self) -> dict[str, Any]:
-        bands = {"1.5x to 3x": (1.5, 3.0), "3x to 10x": (3.0, 10.0), "10x and more": (10.0, math.inf)}
         return {
-            "origins": self.origins,
-            "largest_ratio": self.largest_ratio,
-            "rms_log_error": {name: self.error_at(*band) for name, band in bands.items()},
-            "cases": [case.to_json() for case in self.cases],
+            "verdict": self.verdict.value,
+            "reasons": list(self.reasons),
+            "holdout_ratio": self.ratio,
+            "n_train": self.n_train,
+            "n_test": self.n_test,
+            "ensemble": self.ensemble and self.ensemble.figures(),
+            "baseline": self.baseline and self.baseline.figures(),
+            "cases": [vars(case) for case in self.cases],
+            "weights": dict(self.weights),
+            "points": list(self.points),
+            "rolling": self.rolling,
+            "conventions": self.conventions,
+            "data_hash": self.data_hash,
         }
 
 
-def origins(observations: Observations) -> list[float]:
-    """FLOPs thresholds, spread evenly over those that leave a fittable sweep below and runs above."""
-    thresholds = []
-    for flops in budgets(observations.flops):
-        below = observations.flops <= flops
-        ahead = observations.flops.max() / flops >= SMALLEST_RATIO
-        if ahead and fittable(observations, below):
-            thresholds.append(flops)
-    if len(thresholds) <= MOST_ORIGINS:
-        return thresholds
-    at = np.unique(np.linspace(0, len(thresholds) - 1, MOST_ORIGINS).round().astype(int))
-    return [thresholds[i] for i in at]
+def split(observations: Observations, ratio: float) -> tuple[Observations, Observations]:
+    """The rows to fit and those held out. Raises CannotAnswer when nothing is cheap enough to fit."""
+    flops = observations.flops
+    held = flops >= flops.max() / HELD_OUT
+    cheap = flops <= flops[held].min() / ratio
+    if not cheap.any():
+        raise CannotAnswer(
+            f"no run has {ratio:g} times less compute than those held out ({flops[held].min():.3g} FLOPs and "
+            f"more); the cheapest of {len(flops)} has {flops.min():.3g}: the sweep cannot test that ratio"
+        )
+    return observations.subset(cheap), observations.subset(held)
 
 
-def budgets(flops: Floats) -> list[float]:
-    """The dearest run of every budget: cells of one isoFLOP slice differ by rounding to whole steps."""
-    tops: list[float] = []
-    start = 0.0
-    for value in sorted(set(flops.tolist())):
-        if value > SAME_SIZE * start:
-            tops.append(value)
-            start = value
-        tops[-1] = value
-    return tops
+def backtest(observations: Observations, ratio: float, config: ForecastConfig) -> Backtest:
+    """Refused, without figures, when the split leaves too few rows to fit a law."""
+    config = replace(config, level=LEVEL)
+    try:
+        train, held = split(observations, ratio)
+        engine = build_engine(train, config)
+    except CannotAnswer as error:
+        return nothing_to_test(observations, ratio, str(error))
+    targets = [
+        Target(params=n, tokens=d, flops=c)
+        for n, d, c in zip(held.params.tolist(), held.tokens.tolist(), held.flops.tolist(), strict=True)
+    ]
+    predictions = engine.predict(targets)
+    top = dearest(held)
+    verdict, reasons = judge(engine, targets[top], predictions[top])
+
+    def case(law: str, losses: Sequence[float], intervals: Sequence[tuple[float, float]]) -> Case:
+        return case_of(law, ratio, held, losses, intervals, len(train))
+
+    return Backtest(
+        ratio=ratio,
+        cases=tuple(
+            case(
+                name, [p.members[name] for p in predictions], [p.member_intervals[name] for p in predictions]
+            )
+            for name in engine.ensemble.names
+        ),
+        ensemble=case("ensemble", [p.loss for p in predictions], [p.interval for p in predictions]),
+        baseline=case(PLAIN.name, *plain_law(engine, held, predictions)),
+        weights=predictions[top].weights,
+        verdict=verdict,
+        reasons=reasons,
+        rolling=engine.rolling.to_json(),
+        points=tuple(points(held, predictions)),
+        n_train=len(train),
+        n_test=len(held),
+        conventions=engine.fit.conventions,
+        data_hash=observations.data_hash(),
+    )
 
 
-def fittable(observations: Observations, keep: Any) -> bool:
-    """Enough rows, with three sizes, three token counts and two budgets: within one budget a larger model
-    always sees fewer tokens, and no fit can tell the two apart."""
-    wanted = ((observations.params, 3), (observations.tokens, 3), (observations.flops, 2))
-    return int(keep.sum()) >= FEWEST_ROWS and all(levels(values[keep]) >= count for values, count in wanted)
+def nothing_to_test(observations: Observations, ratio: float, reason: str) -> Backtest:
+    return Backtest(
+        ratio=ratio,
+        cases=(),
+        ensemble=None,
+        baseline=None,
+        weights={member.name: 1 / len(MEMBERS) for member in MEMBERS},
+        verdict=Verdict.refused,
+        reasons=(reason,),
+        rolling={},
+        points=(),
+        n_train=0,
+        n_test=0,
+        conventions=observations.conventions,
+        data_hash=observations.data_hash(),
+    )
 
 
-def rolling_origin(observations: Observations, configs: Sequence[LawConfig]) -> Backtest:
-    """Errors of the ensemble on every run at least 1.5 times dearer than the dearest fitted one.
+def dearest(held: Observations) -> int:
+    """The run of the largest compute; of several, the one with the most tokens. Its loss plays no part."""
+    return int(np.lexsort((held.tokens, held.flops))[-1])
 
-    Empty when the sweep is too small to hold anything out.
-    """
-    found: list[Case] = []
-    for threshold in origins(observations):
-        train = observations.subset(observations.flops <= threshold)
-        test = observations.subset(observations.flops >= SMALLEST_RATIO * threshold)
-        predicted = fit_ensemble(train, configs).log_loss(test.params, test.tokens)
-        errors = predicted - np.log(test.loss)
-        for name, flops, error in zip(test.run_ids, test.flops, errors, strict=True):
-            found.append(Case(threshold, len(train), name, float(flops / threshold), float(error)))
-    return Backtest(tuple(found))
+
+def plain_law(
+    engine: Engine, held: Observations, predictions: Sequence[Prediction]
+) -> tuple[list[float], list[tuple[float, float]]]:
+    """What the plain law says of the runs held out, with its own interval: its fit and the noise."""
+    config = engine.config
+    drawn = resample(engine.fit.solution, config.bootstraps, config.resampling, config.seed)
+    logs = np.log(engine.fit.predict(held.columns))
+    low, high = np.quantile(np.log(drawn.losses(held.columns)), [0.5 - LEVEL / 2, 0.5 + LEVEL / 2], axis=0)
+    noise = np.array([p.noise for p in predictions])
+    ends = zip(
+        np.exp(logs - np.hypot(np.maximum(logs - low, 0), noise)).tolist(),
+        np.exp(logs + np.hypot(np.maximum(high - logs, 0), noise)).tolist(),
+        strict=True,
+    )
+    return np.exp(logs).tolist(), list(ends)
+
+
+def case_of(
+    law: str,
+    ratio: float,
+    held: Observations,
+    losses: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    n_train: int,
+) -> Case:
+    errors: Floats = np.array(losses) / held.loss - 1
+    inside = [low <= actual <= high for (low, high), actual in zip(intervals, held.loss, strict=True)]
+    return Case(
+        law=law,
+        ratio=ratio,
+        error_median=float(np.median(np.abs(errors))),
+        error_top=float(errors[dearest(held)]),
+        bias=float(np.mean(errors)),
+        coverage90=float(np.mean(inside)),
+        n_train=n_train,
+        n_test=len(held),
+    )
+
+
+def points(held: Observations, predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    """Every run held out beside what was said of it."""
+    return [
+        {
+            "run_id": name,
+            "params": float(held.params[i]),
+            "tokens": float(held.tokens[i]),
+            "flops": float(held.flops[i]),
+            "actual": float(held.loss[i]),
+            "predicted": p.loss,
+            "interval": list(p.interval),
+            "error": p.loss / float(held.loss[i]) - 1,
+            "inside": bool(p.interval[0] <= held.loss[i] <= p.interval[1]),
+            "components_log_loss": p.components(),
+        }
+        for i, (name, p) in enumerate(zip(held.run_ids, predictions, strict=True))
+    ]

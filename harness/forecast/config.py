@@ -12,9 +12,10 @@ class ForecastConfig:
     """`level` is the coverage the interval aims at; `bootstraps` and `resampling` as in a fit.
 
     A sweep's cells are chosen, so residuals are redrawn by default; `delta` is that of the Huber loss.
+    `params` not given is that of the fit.
     """
 
-    params: ParamsKind = ParamsKind.total
+    params: ParamsKind | None = None
     delta: float = 1e-3
     bootstraps: int = 500
     resampling: Resampling = Resampling.residuals

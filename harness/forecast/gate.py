@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import math
 from enum import Enum
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.forecast.backtest import Backtest
+from harness.forecast.engine import Engine, Prediction, Target
 from harness.forecast.tuning import check_tuning
 from harness.laws.fit import Fit, FitStatus
 from harness.laws.identify import Check, Grade, grade
 from harness.laws.observations import Observations, levels
 from harness.laws.surfaces import Floats
-
-if TYPE_CHECKING:
-    from harness.forecast.predict import Prediction, Target
 
 ENOUGH_LEVELS = 4
 """Three sizes or token counts determine the law with nothing left to contradict it."""
@@ -35,18 +31,17 @@ class Verdict(Enum):
     refused = "refused"
 
 
-def judge(
-    observations: Observations, target: Target, fit: Fit, prediction: Prediction, backtest: Backtest
-) -> tuple[Verdict, tuple[str, ...]]:
+def judge(engine: Engine, target: Target, prediction: Prediction) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict and the reasons for anything less than `supported`, the gravest first.
 
     E being weakly determined is no reason: what counts is the width of the interval at the target.
     """
+    observations, fit = engine.observations, engine.fit
     checks = [
         *(check for check in fit.checks if check.name != "floor" or check.grade is Grade.failed),
         *check_levels(observations),
         *check_tuning(observations),
-        *check_reach(observations, target, prediction, backtest),
+        *check_reach(observations, target, prediction, engine.rolling.largest_ratio),
         check_width(fit, prediction),
     ]
     failed = [check.reason for check in checks if check.grade is Grade.failed]
@@ -71,7 +66,7 @@ def check_levels(observations: Observations) -> list[Check]:
 
 
 def check_reach(
-    observations: Observations, target: Target, prediction: Prediction, backtest: Backtest
+    observations: Observations, target: Target, prediction: Prediction, covered: float
 ) -> list[Check]:
     """How far the bet lies beyond the sweep: along each axis of the law, in compute, and in the backtest.
 
@@ -83,7 +78,6 @@ def check_reach(
         ("tokens", observations.tokens, target.tokens),
         ("FLOPs", observations.flops, target.budget),
     )
-    covered = backtest.largest_ratio
     far = f"the target has {prediction.ratio:.3g} times the compute of the largest run"
     tested = f"{far}; inside the sweep extrapolation could be tested up to {covered:.3g} times"
     beyond = prediction.ratio > covered

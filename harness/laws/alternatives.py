@@ -10,7 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.errors import CannotAnswer, HarnessError
-from harness.laws.config import FitConfig, FlopsKind, LawConfig, LawName, LossFunction, LossUnit, ParamsKind
+from harness.laws.config import (
+    WITH_PRIOR,
+    FitConfig,
+    FlopsKind,
+    LawConfig,
+    LawName,
+    LossFunction,
+    LossUnit,
+    ParamsKind,
+)
 from harness.laws.conventions import token_cost
 from harness.laws.fit import Fit, fit_law
 from harness.laws.observations import FLOPS_6ND, SAME_SIZE, Observations, best_of_cell, cells
@@ -23,7 +32,6 @@ Rows = Callable[[ParamsKind, LossUnit], Observations]
 
 DELTAS = (1e-4, 1e-3, 1e-2)
 LAWS = (LawName.chinchilla, LawName.chinchilla_tied, LawName.skaling)
-WITH_PRIOR = (LawName.chinchilla, LawName.skaling)
 
 HIGHEST_SHARE = 0.02
 """Of the rows, those of the highest losses: the 5 of 245 that Besiroglu et al. 2404.10102 leave out."""

@@ -18,6 +18,8 @@ class LawName(Enum):
     frontier = "frontier"
     bnsl = "bnsl"
     bnsl_two = "bnsl_two"
+    square_root = "square_root"
+    fourth_root = "fourth_root"
     downstream = "downstream"
     downstream_error = "downstream_error"
     coverage = "coverage"
@@ -45,6 +47,10 @@ OF_SCHEDULES = frozenset({LawName.tissue, LawName.multi_power})
 
 OF_RUNGS = frozenset({LawName.learning_rate, LawName.batch_size})
 """Of the responses, laws through the best settings of every rung of a sweep."""
+
+
+WITH_PRIOR = (LawName.chinchilla, LawName.skaling, LawName.square_root, LawName.fourth_root)
+"""Laws that have a weak prior on their exponents."""
 
 
 OF_COMPUTE = frozenset({LawName.frontier, LawName.bnsl, LawName.bnsl_two})
@@ -133,8 +139,9 @@ class LawConfig:
             raise ValueError(f"law.delta must be a positive number, not {self.delta}")
         if self.skip and not (self.name is LawName.reward and self.skip > 0):
             raise ValueError(f"law.skip is a positive compute, for law=reward alone, not {self.skip}")
-        if self.weak_prior and self.name not in (LawName.chinchilla, LawName.skaling):
-            raise ValueError(f"law.weak_prior exists for chinchilla and skaling, not for {self.name.value}")
+        if self.weak_prior and self.name not in WITH_PRIOR:
+            known = ", ".join(name.value for name in WITH_PRIOR)
+            raise ValueError(f"law.weak_prior exists for {known}, not for {self.name.value}")
 
     @property
     def effective_delta(self) -> float:

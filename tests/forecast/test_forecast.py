@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from harness.errors import CannotAnswer, WrongInput
-from harness.forecast.backtest import Backtest, Case, budgets, origins, rolling_origin
 from harness.forecast.config import ForecastConfig
-from harness.forecast.ensemble import member_configs
+from harness.forecast.engine import PUBLIC_GROWTH, Target, growth
+from harness.forecast.ensemble import MEMBERS, excess, near_best
 from harness.forecast.gate import Verdict
-from harness.forecast.predict import Forecast, Target, growth, predict
+from harness.forecast.predict import Forecast, predict
+from harness.forecast.rolling import Case, Rolling, budgets, origins, rolling_origin
 from harness.laws.config import LossUnit, ParamsKind
 from harness.laws.observations import FLOPS_EXACT, Observations, Row, collect
 from harness.laws.tables import observations_from_table
@@ -102,23 +103,21 @@ def test_olmo_has_no_total_parameters_but_others():
 
 def test_the_backtest_never_looks_ahead():
     table = planted_sweep(2, 0.004)
-    backtest = rolling_origin(table, member_configs(1e-3)[:1])
+    backtest = rolling_origin(table, 1e-3, MEMBERS[:1])
     assert backtest.origins >= 2
     spoiled = table.loss.copy()
     spoiled[table.flops == table.flops.max()] *= 1.5
-    changed = rolling_origin(Observations(**{**vars(table), "loss": spoiled}), member_configs(1e-3)[:1])
+    changed = rolling_origin(Observations(**{**vars(table), "loss": spoiled}), 1e-3, MEMBERS[:1])
     for before, after in zip(backtest.cases, changed.cases, strict=True):
         shift = math.log(1.5) if table.run_ids.index(before.run_id) == len(table) - 1 else 0.0
         assert after.log_error == pytest.approx(before.log_error - shift, abs=1e-9)
 
 
 def test_the_growth_is_a_median_rate_shrunk_to_the_public_record():
-    from harness.forecast.predict import PUBLIC_GROWTH
-
-    assert growth(Backtest(()), 0.0) == PUBLIC_GROWTH
-    cases = tuple(Case(float(i), 9, f"r{i}", math.e, 0.05) for i in range(1000))
-    assert growth(Backtest(cases), 0.0) == pytest.approx(0.05 * 1.4826, rel=0.01)
-    assert growth(Backtest(cases), 0.05) < PUBLIC_GROWTH
+    assert growth(Rolling(()), 0.0) == PUBLIC_GROWTH
+    cases = tuple(Case(float(i), 9, f"r{i}", math.e, 0.05, {}) for i in range(1000))
+    assert growth(Rolling(cases), 0.0) == pytest.approx(0.05 * 1.4826, rel=0.01)
+    assert growth(Rolling(cases), 0.05) < PUBLIC_GROWTH
 
 
 def test_the_other_convention_of_n_widens_the_interval_and_leaves_the_point(honest):

@@ -11,8 +11,9 @@ import pytest
 
 from harness.errors import CannotAnswer, WrongInput
 from harness.forecast.config import ForecastConfig
+from harness.forecast.engine import Target
 from harness.forecast.gate import Verdict
-from harness.forecast.predict import Forecast, Target, predict
+from harness.forecast.predict import Forecast, predict
 from harness.forecast.score import score
 from harness.forecast.seal import SealedForecast, open_seal, seal
 from harness.runs import RunRecord

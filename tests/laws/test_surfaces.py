@@ -11,6 +11,7 @@ from harness.laws.conventions import Curve, TokenCost
 from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.forms.form import Form, predict
 from harness.laws.forms.optimum import allocate, exponent_a, optimum
+from harness.laws.forms.rooted import FOURTH_ROOT, SQUARE_ROOT
 from harness.laws.forms.skaling import SKALING
 from harness.laws.newton import Problem, Pull, expand, minimise
 from harness.laws.solve import FormSurface, Response
@@ -62,7 +63,10 @@ def test_searched_optimum_agrees_with_the_closed_form_and_moves_with_the_cost():
 CASES = [
     (CHINCHILLA, np.array([[60.0, 300.0, 1.6, 0.35, 0.36], [9e3, 20.0, 0.9, 0.6, 0.2]])),
     (SKALING, np.array([[900.0, 3e4, 1.6, 0.55, 0.5, 0.6], [60.0, 300.0, 0.9, 0.3, 0.36, 1.3]])),
+    (SQUARE_ROOT, np.array([[9.0, 20.0, 1.6, 0.25, 0.2], [90.0, 5.0, 0.9, 0.4, 0.12]])),
+    (FOURTH_ROOT, np.array([[3.0, 5.0, 1.6, 0.15, 0.14], [9.0, 2.0, 0.9, 0.2, 0.1]])),
 ]
+NAMES = [form.name for form, _ in CASES]
 
 
 def rows_of(count: int) -> dict[str, np.ndarray]:
@@ -70,7 +74,7 @@ def rows_of(count: int) -> dict[str, np.ndarray]:
     return {"params": np.exp(rng.normal(14, 1, count)), "tokens": np.exp(rng.normal(18, 1, count))}
 
 
-@pytest.mark.parametrize(("form", "values"), CASES, ids=["chinchilla", "skaling"])
+@pytest.mark.parametrize(("form", "values"), CASES, ids=NAMES)
 @pytest.mark.parametrize("delta", [0.05, np.inf])
 def test_gradient_and_hessian_against_finite_differences(form: Form, values, delta):
     rows, rng = rows_of(20), np.random.default_rng(3)
@@ -102,7 +106,7 @@ def test_gradient_and_hessian_against_finite_differences(form: Form, values, del
         assert np.allclose(bend, here.hessian[:, :, j], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(("form", "values"), CASES, ids=["chinchilla", "skaling"])
+@pytest.mark.parametrize(("form", "values"), CASES, ids=NAMES)
 def test_centred_surface_is_the_form(form: Form, values):
     """The exact surface in centred coordinates and the plain form agree, there and back."""
     rows = rows_of(7)

@@ -11,6 +11,7 @@ from harness.laws.forms.frontier import FRONTIER
 from harness.laws.forms.kaplan import KAPLAN
 from harness.laws.forms.overtrain import OVERTRAIN
 from harness.laws.forms.repetition import REPETITION
+from harness.laws.forms.rooted import FOURTH_ROOT, SQUARE_ROOT
 from harness.laws.forms.skaling import SKALING
 
 FORMS: dict[str, Form] = {
@@ -18,5 +19,6 @@ FORMS: dict[str, Form] = {
     for form in (
         *(CHINCHILLA, CHINCHILLA_TIED, SKALING, KAPLAN, FARSEER),
         *(OVERTRAIN, REPETITION, FRONTIER, BNSL, BNSL_TWO),
+        *(SQUARE_ROOT, FOURTH_ROOT),
     )
 }

@@ -1,0 +1,225 @@
+"""The one engine behind `harness forecast` and `harness backtest`: rows in, points with intervals out.
+
+Point: the mean of the laws' ln L (see `ensemble`), weighted by their errors in the rolling origin at the
+bet's own extrapolation ratio (see `rolling`), never by how they fit.
+
+Interval: four independent sources of error in ln L, combined in quadrature on either side of the point
+(the first is not symmetric); z is the normal quantile of the level.
+
+1. fit: quantiles of the bootstrapped point (laws resampled together);
+2. noise: z times the noise of a single run: seeds where at least three repeats exist, else the robust
+   residual of the plain law;
+3. extrapolation: z times growth times ln(C / C_max). The growth is the sweep's own rolling error per unit
+   of ln(ratio) (a median over its cases), shrunk towards the public record of such forecasts; one origin
+   weighs as much as the record;
+4. spread: 1.65 times the standard deviation over the laws, and over the other convention of N where it is
+   given.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from harness.errors import WrongInput
+from harness.forecast.config import ForecastConfig
+from harness.forecast.ensemble import Ensemble, Member, fit_ensemble
+from harness.forecast.rolling import SMALLEST_RATIO, Rolling, rolling_origin
+from harness.laws.bootstrap import Replicates, resample
+from harness.laws.config import LawConfig
+from harness.laws.fit import Fit, fit_law
+from harness.laws.observations import Observations
+from harness.laws.surfaces import FLOPS_PER_PARAM_TOKEN, Floats
+
+PUBLIC_GROWTH = 0.017 / 1.645 / math.log(8)
+"""Log error per unit of ln(ratio): a 90th percentile of the absolute error of 1.7 % at 8x over the public
+tables, the scale of a normal law there. The 90th percentile, not the median: the errors have heavy tails
+and the interval is made for them."""
+
+PUBLIC_ORIGINS = 1.0
+"""The public record counts as much as this many origins of the rolling origin."""
+
+SPREAD_FACTOR = 1.65
+REPEATS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The run to forecast. `params` in the convention of the observations; `flops` by default 6ND.
+
+    `run_id` and the hashes, where given, bind the seal to that run.
+    """
+
+    params: float
+    tokens: float
+    flops: float | None = None
+    run_id: str = ""
+    corpus_hash: str = ""
+    tokenizer_hash: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("params", "tokens", "flops"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise WrongInput(f"target.{name} must be a positive number, not {value}")
+
+    @property
+    def budget(self) -> float:
+        """Training FLOPs; 6ND where they are not given."""
+        return self.flops or FLOPS_PER_PARAM_TOKEN * self.params * self.tokens
+
+
+def columns_of(targets: Sequence[Target]) -> dict[str, Floats]:
+    return {
+        "params": np.array([t.params for t in targets], dtype=float),
+        "tokens": np.array([t.tokens for t in targets], dtype=float),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The number before it is judged. Half-widths are in ln L, at the forecast's level. `member_intervals`
+    hold each law's own uncertainty of fit and the noise, nothing of the choice among laws."""
+
+    loss: float
+    interval: tuple[float, float]
+    fit_below: float
+    fit_above: float
+    noise: float
+    extrapolation: float
+    spread: float
+    members: dict[str, float]
+    member_intervals: dict[str, tuple[float, float]]
+    weights: dict[str, float]
+    ratio: float
+
+    @property
+    def half_width(self) -> float:
+        """Of the whole interval, in ln L."""
+        return math.log(self.interval[1] / self.interval[0]) / 2
+
+    def components(self) -> dict[str, float]:
+        names = ("fit_below", "fit_above", "noise", "extrapolation", "spread")
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What one set of rows can say. `fit` is the plain law on all rows: the baseline, and what the checks
+    of identification are made on. `ensemble` has equal weights until a ratio is asked for."""
+
+    observations: Observations
+    config: ForecastConfig
+    fit: Fit
+    ensemble: Ensemble
+    rolling: Rolling
+    replicates: tuple[Replicates, ...]
+
+    def ratio(self, target: Target) -> float:
+        return target.budget / float(self.observations.flops.max())
+
+    def weighed(self, ratio: float) -> Ensemble:
+        """The laws weighted for a bet at `ratio`."""
+        ensemble = self.ensemble
+        return ensemble.weighted(self.rolling.weights(ensemble.names, max(ratio, SMALLEST_RATIO)))
+
+    def predict(self, targets: Sequence[Target], others: Floats | None = None) -> tuple[Prediction, ...]:
+        """At every target, under weights for their median ratio. `others` [k, targets] are ln L of further
+        analyses, which widen the spread and leave the point."""
+        rows = columns_of(targets)
+        ensemble = self.weighed(float(np.exp(np.median(np.log([self.ratio(t) for t in targets])))))
+        by_law = ensemble.member_log_loss(rows)
+        point = ensemble.weights @ by_law
+        draws = np.array([np.log(r.losses(r.form.rows(rows))) for r in self.replicates])
+        tails = [(1 - self.config.level) / 2, (1 + self.config.level) / 2]
+        low, high = np.quantile(np.einsum("m,mkt->kt", ensemble.weights, draws), tails, axis=0)
+        law_low, law_high = np.quantile(draws, tails, axis=1)
+        spread = np.std(by_law if others is None else np.concatenate([by_law, others]), axis=0, ddof=1)
+        return tuple(
+            self.prediction(
+                ensemble,
+                self.ratio(target),
+                float(point[i]),
+                (float(low[i]), float(high[i])),
+                by_law[:, i],
+                (law_low[:, i], law_high[:, i]),
+                float(spread[i]),
+            )
+            for i, target in enumerate(targets)
+        )
+
+    def prediction(
+        self,
+        ensemble: Ensemble,
+        ratio: float,
+        point: float,
+        drawn: tuple[float, float],
+        by_law: Floats,
+        drawn_by_law: tuple[Floats, Floats],
+        spread: float,
+    ) -> Prediction:
+        z = NormalDist().inv_cdf(0.5 + self.config.level / 2)
+        single = run_noise(self.fit)
+        noise = z * single
+        extrapolation = z * growth(self.rolling, single) * max(math.log(ratio), 0.0)
+        below, above = max(point - drawn[0], 0.0), max(drawn[1] - point, 0.0)
+        rest = (noise, extrapolation, SPREAD_FACTOR * spread)
+        return Prediction(
+            loss=math.exp(point),
+            interval=around(point, math.hypot(below, *rest), math.hypot(above, *rest)),
+            fit_below=below,
+            fit_above=above,
+            noise=noise,
+            extrapolation=extrapolation,
+            spread=rest[-1],
+            members={name: math.exp(x) for name, x in zip(ensemble.names, by_law, strict=True)},
+            member_intervals={
+                name: around(x, math.hypot(max(x - a, 0.0), noise), math.hypot(max(b - x, 0.0), noise))
+                for name, x, a, b in zip(ensemble.names, by_law.tolist(), *drawn_by_law, strict=True)
+            },
+            weights=dict(zip(ensemble.names, ensemble.weights.tolist(), strict=True)),
+            ratio=ratio,
+        )
+
+
+def around(point: float, below: float, above: float) -> tuple[float, float]:
+    return math.exp(point - below), math.exp(point + above)
+
+
+def build_engine(
+    observations: Observations, config: ForecastConfig, members: Sequence[Member] | None = None
+) -> Engine:
+    """Deterministic for a given seed. Raises CannotAnswer when there are too few rows to fit."""
+    fit = fit_law(observations, LawConfig(delta=config.delta), config.level)
+    chosen = {} if members is None else {"members": members}
+    ensemble = fit_ensemble(observations, config.delta, **chosen)
+    return Engine(
+        observations=observations,
+        config=config,
+        fit=fit,
+        ensemble=ensemble,
+        rolling=rolling_origin(observations, config.delta, **chosen),
+        replicates=tuple(
+            resample(solution, config.bootstraps, config.resampling, config.seed)
+            for solution in ensemble.solutions
+        ),
+    )
+
+
+def run_noise(fit: Fit) -> float:
+    """Standard deviation of one run's ln L: of seeds when measured well enough, else of the residuals."""
+    noise = fit.seed_noise
+    return noise.std if noise and noise.degrees_of_freedom >= REPEATS else fit.residual_scale
+
+
+def growth(rolling: Rolling, noise: float) -> float:
+    """The rolling error's growth shrunk towards the public record, by weights of variance."""
+    own = rolling.growth(noise)
+    if own is None:
+        return PUBLIC_GROWTH
+    total = PUBLIC_ORIGINS * PUBLIC_GROWTH**2 + rolling.origins * own**2
+    return math.sqrt(total / (PUBLIC_ORIGINS + rolling.origins))

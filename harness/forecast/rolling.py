@@ -1,0 +1,181 @@
+"""Rolling origin inside the rows of a fit: fit the cheaper runs, predict the dearer ones.
+
+All that the weights of the laws, the width of the interval and the verdict may learn from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.errors import CannotAnswer
+from harness.forecast.ensemble import MEMBERS, Member, fit_ensemble
+from harness.laws.observations import SAME_SIZE, Observations, levels
+from harness.laws.surfaces import Flags, Floats
+
+FEWEST_ROWS = 7
+"""One more than the plain law needs to be overdetermined."""
+
+MOST_ORIGINS = 6
+SMALLEST_RATIO = 1.5
+"""Nearer runs test the noise, not the extrapolation."""
+
+MEDIAN_TO_DEVIATION = 1.4826
+"""Of a normal distribution: the standard deviation over the median absolute value."""
+
+RECORD_RATIOS = (3.0, 10.0, 33.0)
+BAND = math.sqrt(10.0 / 3.0)
+"""A run belongs to the ratio of the record that it lies within this factor of."""
+
+NEARBY = math.log(3.0)
+"""Width in ln(ratio) of the kernel that picks cases at the bet's own extrapolation ratio."""
+
+EQUAL_ORIGINS = 4.0
+"""Equal weights count as much as this many origins: laws of a few runs rank each other by chance."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One held-out run: `ratio` is its FLOPs over the largest fitted, the errors are ln(predicted/actual),
+    of every law that could be fitted and of their equal mean."""
+
+    origin_flops: float
+    n_train: int
+    run_id: str
+    ratio: float
+    log_error: float
+    by_law: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "error": math.expm1(self.log_error)}
+
+
+@dataclass(frozen=True)
+class Rolling:
+    cases: tuple[Case, ...]
+
+    @property
+    def origins(self) -> int:
+        return len({case.origin_flops for case in self.cases})
+
+    @property
+    def largest_ratio(self) -> float:
+        return max((case.ratio for case in self.cases), default=1.0)
+
+    def record(self) -> list[dict[str, Any]]:
+        """Errors at 3, 10 and 33 times the compute fitted; None where nothing could be held out."""
+        return [self.record_at(ratio) for ratio in RECORD_RATIOS]
+
+    def record_at(self, ratio: float) -> dict[str, Any]:
+        near = [case for case in self.cases if ratio / BAND <= case.ratio < ratio * BAND]
+        errors = np.expm1([case.log_error for case in near])
+        return {
+            "ratio": ratio,
+            "cases": len(near),
+            "origins": len({case.origin_flops for case in near}),
+            "error_median": float(np.median(np.abs(errors))) if near else None,
+            "bias": float(np.median(errors)) if near else None,
+        }
+
+    def growth(self, noise: float) -> float | None:
+        """Log error per unit of ln(ratio), the noise of a single run (log loss) taken out.
+
+        A median over cases, turned into a standard deviation: the smallest origins hold few rows and
+        miss by far more than the whole sweep will.
+        """
+        if not self.cases:
+            return None
+        rates = [math.sqrt(max(c.log_error**2 - noise**2, 0.0)) / math.log(c.ratio) for c in self.cases]
+        return MEDIAN_TO_DEVIATION * float(np.median(rates))
+
+    def weights(self, names: Sequence[str], ratio: float) -> dict[str, float]:
+        """What each law weighs in a bet at `ratio`: inversely as the mean square of its errors there,
+        shrunk towards equal weights. They sum to one."""
+        squares = np.array([self.mean_squares(name, ratio) for name in names])
+        found = squares.sum(axis=0)  # unused laws have neither squares nor origins
+        if not found[1]:
+            return {name: 1 / len(names) for name in names}
+        usual = found[0] / found[1]
+        mean = (EQUAL_ORIGINS * usual + squares[:, 0]) / (EQUAL_ORIGINS + squares[:, 1])
+        weight = 1 / np.maximum(mean, 1e-12)
+        return dict(zip(names, (weight / weight.sum()).tolist(), strict=True))
+
+    def mean_squares(self, name: str, ratio: float) -> tuple[float, float]:
+        """The sum over origins of the mean square error of one law, and the number of origins, both with
+        each origin counted as near as its cases come to `ratio`."""
+        total, origins = 0.0, 0.0
+        for origin in sorted({case.origin_flops for case in self.cases}):
+            mine = [c for c in self.cases if c.origin_flops == origin and name in c.by_law]
+            if not mine:
+                continue
+            near = np.exp([-0.5 * (math.log(c.ratio / ratio) / NEARBY) ** 2 for c in mine])
+            errors = np.array([c.by_law[name] for c in mine])
+            total += near.max() * float(near @ errors**2 / max(near.sum(), 1e-300))
+            origins += float(near.max())
+        return total, origins
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "origins": self.origins,
+            "largest_ratio": self.largest_ratio,
+            "record": self.record(),
+            "cases": [case.to_json() for case in self.cases],
+        }
+
+
+def origins(observations: Observations) -> list[float]:
+    """FLOPs thresholds, spread evenly over those that leave a fittable sweep below and runs above."""
+    thresholds = []
+    for flops in budgets(observations.flops):
+        below = observations.flops <= flops
+        ahead = observations.flops.max() / flops >= SMALLEST_RATIO
+        if ahead and fittable(observations, below):
+            thresholds.append(flops)
+    if len(thresholds) <= MOST_ORIGINS:
+        return thresholds
+    at = np.unique(np.linspace(0, len(thresholds) - 1, MOST_ORIGINS).round().astype(int))
+    return [thresholds[i] for i in at]
+
+
+def budgets(flops: Floats) -> list[float]:
+    """The dearest run of every budget: cells of one isoFLOP slice differ by rounding to whole steps."""
+    tops: list[float] = []
+    start = 0.0
+    for value in sorted(set(flops.tolist())):
+        if value > SAME_SIZE * start:
+            tops.append(value)
+            start = value
+        tops[-1] = value
+    return tops
+
+
+def fittable(observations: Observations, keep: Flags) -> bool:
+    """Enough rows, with three sizes, three token counts and two budgets: within one budget a larger model
+    always sees fewer tokens, and no fit can tell the two apart."""
+    wanted = ((observations.params, 3), (observations.tokens, 3), (observations.flops, 2))
+    return int(keep.sum()) >= FEWEST_ROWS and all(levels(values[keep]) >= count for values, count in wanted)
+
+
+def rolling_origin(observations: Observations, delta: float, members: Sequence[Member] = MEMBERS) -> Rolling:
+    """Errors on every run at least 1.5 times dearer than the dearest fitted one.
+
+    Empty when the sweep is too small to hold anything out.
+    """
+    found: list[Case] = []
+    for threshold in origins(observations):
+        train = observations.subset(observations.flops <= threshold)
+        test = observations.subset(observations.flops >= SMALLEST_RATIO * threshold)
+        try:
+            ensemble = fit_ensemble(train, delta, members)
+        except CannotAnswer:
+            continue
+        errors = ensemble.member_log_loss(test.columns) - np.log(test.loss)
+        for i, (name, flops) in enumerate(zip(test.run_ids, test.flops, strict=True)):
+            by_law = dict(zip(ensemble.names, errors[:, i].tolist(), strict=True))
+            mean = float(ensemble.weights @ errors[:, i])
+            found.append(Case(threshold, len(train), name, float(flops / threshold), mean, by_law))
+    return Rolling(tuple(found))
