@@ -11,7 +11,7 @@ import pytest
 from harness.errors import CannotAnswer, WrongInput
 from harness.forecast.config import ForecastConfig
 from harness.forecast.engine import PUBLIC_GROWTH, Target, growth
-from harness.forecast.ensemble import MEMBERS, excess, near_best
+from harness.forecast.ensemble import MEMBERS
 from harness.forecast.gate import Verdict
 from harness.forecast.predict import Forecast, predict
 from harness.forecast.rolling import Case, Rolling, budgets, origins, rolling_origin
