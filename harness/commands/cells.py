@@ -116,7 +116,11 @@ def plan_lines(settings: Experiment, cells: Sequence[Cell]) -> list[PlanLine]:
 def cell_bytes(cell: Cell) -> int:
     config = cell.config
     return training_bytes(
-        cell.shape, cell.horizon.batch_sequences, config.hardware.activation_gib, config.optim.kind
+        cell.shape,
+        cell.horizon.batch_sequences,
+        config.hardware.activation_gib,
+        config.optim.kind,
+        config.loss,
     )
 
 

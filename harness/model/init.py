@@ -7,17 +7,22 @@ from torch import nn
 
 from harness.model.attention import Attend
 from harness.model.parametrization import parametrize
-from harness.model.settings import InitConfig, ParametrizationConfig
+from harness.model.settings import InitConfig, LossKind, ParametrizationConfig
 from harness.model.transformer import Transformer
 from harness.shape import ModelShape
 
 
 def build_model(
-    shape: ModelShape, attend: Attend, init: InitConfig, parametrization: ParametrizationConfig, seed: int
+    shape: ModelShape,
+    attend: Attend,
+    init: InitConfig,
+    parametrization: ParametrizationConfig,
+    seed: int,
+    loss: LossKind = LossKind.full,
 ) -> Transformer:
     """A freshly initialised model. Equal arguments give equal weights on any machine with this torch."""
     rules = parametrize(parametrization, shape)
-    model = Transformer(shape, attend, rules)
+    model = Transformer(shape, attend, rules, loss)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, module in model.named_modules():

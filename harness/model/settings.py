@@ -9,6 +9,10 @@ CHUNK = 64
 """Positions that the linear recurrence takes at once; a matter of speed and memory alone."""
 
 
+CHUNK_LOGITS_BYTES = 16 << 20
+"""Logits that a chunked loss holds at once (`kernels.linear_cross_entropy`)."""
+
+
 class AttentionKind(Enum):
     auto = "auto"
     reference = "reference"
@@ -19,6 +23,13 @@ class AttentionKind(Enum):
 @dataclass(kw_only=True)
 class AttentionConfig:
     kind: AttentionKind = AttentionKind.auto
+
+
+class LossKind(Enum):
+    """`full` holds the logits of a whole micro-batch, `chunked` those of a few tokens at a time."""
+
+    full = "full"
+    chunked = "chunked"
 
 
 @dataclass(kw_only=True)

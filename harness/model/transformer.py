@@ -13,18 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.model.attention import Attend, norm_rotate_before
+from harness.model.loss import head_loss
 from harness.model.parametrization import Parametrization
 from harness.model.scan import chunked
+from harness.model.settings import LossKind
 from harness.shape import CONVOLUTION, Layer, Mixer, ModelShape
 
 
 class Transformer(nn.Module):
     """Tokens in, logits out. `attend` is chosen by `harness.model.attention.build_attention`."""
 
-    def __init__(self, shape: ModelShape, attend: Attend, rules: Parametrization) -> None:
+    def __init__(
+        self, shape: ModelShape, attend: Attend, rules: Parametrization, loss: LossKind = LossKind.full
+    ) -> None:
         super().__init__()
         self.shape = shape
         self.rules = rules
+        self.loss_kind = loss
         self.embedding = nn.Embedding(shape.vocab_size, shape.width)
         self.blocks = nn.ModuleList(build_block(shape, layer, attend, rules) for layer in shape.layers)
         self.norm = RMSNorm(shape.width)
@@ -39,6 +44,10 @@ class Transformer(nn.Module):
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Logits [B, T, V]; T may be at most the shape's context."""
+        return self.head(self.hidden(tokens_BT))
+
+    def hidden(self, tokens_BT: Tensor) -> Tensor:
+        """What the head reads [B, T, W]."""
         length = tokens_BT.shape[1]
         if length > self.shape.context:
             raise ValueError(
@@ -51,7 +60,7 @@ class Transformer(nn.Module):
         hidden_BTW = self.norm(x_BTW)
         if self.rules.readout != 1:  # scaling the input of the head is the cheapest way to scale logits
             hidden_BTW = hidden_BTW * self.rules.readout
-        return self.head(hidden_BTW)
+        return hidden_BTW
 
     def unrolled(self) -> list[nn.Module]:
         """The blocks in the order a token passes them: those of the core, if there is one, several times,
@@ -62,8 +71,7 @@ class Transformer(nn.Module):
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean cross-entropy in nats per token, in float32 whatever the precision of the logits."""
-        logits_BTV = self(tokens_BT)
-        return F.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten())
+        return head_loss(self.loss_kind, self.hidden(tokens_BT), self.head, targets_BT)
 
 
 def build_block(shape: ModelShape, layer: Layer, attend: Attend, rules: Parametrization) -> nn.Module:

@@ -61,7 +61,8 @@ def speed_key(frozen: Mapping[str, Any]) -> str:
     config = frozen["config"]
     hardware = {name: value for name, value in config["hardware"].items() if name != "peak_flops"}
     optimizer = config["optim"]["kind"]
-    parts = (frozen["shape"], frozen["horizon"]["batch_sequences"], optimizer, hardware, config["attention"])
+    ways = (config["attention"], config.get("loss"))
+    parts = (frozen["shape"], frozen["horizon"]["batch_sequences"], optimizer, hardware, ways)
     return json.dumps(parts, sort_keys=True)
 
 

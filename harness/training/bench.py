@@ -80,7 +80,9 @@ def bare_loop(cell: Cell, batches: Batches) -> Loop:
     config = cell.config
     device = choose_device(config.hardware.device)
     attend = attention_of(cell, device).attend
-    model = build_model(cell.shape, attend, config.init, config.parametrization, config.seed).to(device)
+    model = build_model(cell.shape, attend, config.init, config.parametrization, config.seed, config.loss).to(
+        device
+    )
     loss_of = (
         torch.compile(model.loss, dynamic=False) if wants_compile(config.hardware.compile) else model.loss
     )

@@ -226,12 +226,14 @@ def build_module(
 ) -> tuple[TrainingModule, Attention]:
     config = cell.config
     attention = attention_of(cell, choose_device(config.hardware.device))
-    model = build_model(cell.shape, attention.attend, config.init, config.parametrization, config.seed)
+    model = build_model(
+        cell.shape, attention.attend, config.init, config.parametrization, config.seed, config.loss
+    )
     share = cell.horizon.batch_sequences // world.size
     micro_batch = (
         state.micro_batch
         if state and state.world_size == world.size
-        else micro_batch_sequences(cell.shape, share, config.hardware.activation_gib)
+        else micro_batch_sequences(cell.shape, share, config.hardware.activation_gib, config.loss)
     )
     lr_at = build_schedule(config.schedule, cell.peak_lr, cell.horizon.steps, cell.horizon.batch_tokens)
     compiled = wants_compile(resume_compile(config.hardware.compile, state))

@@ -13,6 +13,7 @@ from harness.later import later
 from harness.model.settings import (
     AttentionConfig,
     InitConfig,
+    LossKind,
     ParametrizationConfig,
     ParametrizationKind,
 )
@@ -158,6 +159,7 @@ class TrainConfig:
     optim: OptimConfig
     schedule: ScheduleConfig
     attention: AttentionConfig = field(default_factory=AttentionConfig)
+    loss: LossKind = later(LossKind.full)
     init: InitConfig = field(default_factory=InitConfig)
     parametrization: ParametrizationConfig = field(default_factory=ParametrizationConfig)
     hardware: HardwareConfig = field(default_factory=HardwareConfig)

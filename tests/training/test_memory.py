@@ -3,9 +3,10 @@ import torch
 
 from harness.model.attention import sdpa
 from harness.model.init import build_model
-from harness.model.settings import InitConfig, ParametrizationConfig
+from harness.model.settings import CHUNK_LOGITS_BYTES, InitConfig, LossKind, ParametrizationConfig
 from harness.shape import ModelConfig, build_shape
 from harness.training.memory import activation_bytes_per_sequence, mask_bytes, micro_batch_sequences
+from kernels.linear_cross_entropy import BLOCK_BYTES
 from tests.variants import VARIANTS
 
 SHAPE = build_shape(
@@ -35,9 +36,19 @@ def test_activations_are_estimated_within_15_percent(variant, context):
     assert estimated == pytest.approx(saved_bytes(shape, sequences=2), rel=0.15)
 
 
-def saved_bytes(shape, sequences: int) -> int:
+def test_a_chunked_loss_keeps_the_gradient_of_the_head_and_no_logits():
+    kept = saved_bytes(SHAPE, sequences=2, loss=LossKind.chunked)
+    head_gradient = 4 * SHAPE.vocab_size * SHAPE.width
+    estimated = 2 * activation_bytes_per_sequence(SHAPE, LossKind.chunked)
+    assert kept - head_gradient == pytest.approx(estimated, rel=0.15)
+    full, chunked = (micro_batch_sequences(SHAPE, 64, 0.04, kind) for kind in LossKind)
+    assert full < chunked
+    assert CHUNK_LOGITS_BYTES == BLOCK_BYTES
+
+
+def saved_bytes(shape, sequences: int, loss: LossKind = LossKind.full) -> int:
     """Of every tensor that autograd keeps for the backward pass, weights left out."""
-    model = build_model(shape, sdpa, InitConfig(), ParametrizationConfig(), seed=0)
+    model = build_model(shape, sdpa, InitConfig(), ParametrizationConfig(), seed=0, loss=loss)
     weights = {weight.data_ptr() for weight in model.parameters()}
     kept = {}
 

@@ -52,6 +52,15 @@ def test_accumulation_does_not_change_the_result(planned_run):
     assert parts.loss == pytest.approx(whole.loss, rel=1e-4)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_chunked_loss_trains_the_same_model(planned_run, precision):
+    settings = ("horizon.tokens=5_120", f"hardware.precision={precision}")
+    whole, chunked = train(planned_run(*settings)), train(planned_run(*settings, "loss=chunked"))
+    assert chunked.config_hash != whole.config_hash
+    assert chunked.loss != whole.loss
+    assert chunked.loss == pytest.approx(whole.loss, rel=1e-5 if precision == "fp32" else 3e-3)
+
+
 def test_a_finished_run_is_shown_not_repeated(planned_run):
     run = planned_run()
     first = train(run)

@@ -1,0 +1,139 @@
+"""The chunked loss: against float64, without ever holding the logits, as an operator."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from kernels import linear_cross_entropy as shipped
+from kernels.linear_cross_entropy import IGNORED, block_tokens, linear_cross_entropy_op
+from kernels.testing import largest_error
+
+N, V, W = 23, 61, 8
+
+
+@pytest.fixture(autouse=True)
+def blocks_of_five_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["kernels.linear_cross_entropy"], "BLOCK_BYTES", 5 * 4 * V)
+    assert block_tokens(V) == 5
+
+
+def inputs(
+    dtype: torch.dtype = torch.float32, ignored: tuple[int, ...] = ()
+) -> tuple[Tensor, Tensor, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(size, W, generator=random).to(dtype).requires_grad_() for size in (N, V))
+    targets = torch.randint(V, (N,), generator=random)
+    targets[list(ignored)] = IGNORED
+    return hidden, weight, targets
+
+
+def plain(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
+    """The whole logits at once."""
+    logits = hidden @ weight.t()
+    kept = targets != IGNORED
+    lse = logits.logsumexp(1)[kept]
+    return F.cross_entropy(logits, targets) + z_loss * lse.square().mean()
+
+
+def loss_and_gradients(by: object, *given: Tensor, **settings: float) -> tuple[Tensor, ...]:
+    loss = by(*given, **settings)
+    return loss.detach(), *torch.autograd.grad(3 * loss, given[:2])
+
+
+@pytest.mark.parametrize("z_loss", [0.0, 0.3])
+@pytest.mark.parametrize("ignored", [(), (0, 7, 20, 21, 22)])
+def test_loss_and_gradients_are_those_of_the_whole_logits(z_loss: float, ignored: tuple[int, ...]) -> None:
+    hidden, weight, targets = inputs(ignored=ignored)
+    ours = loss_and_gradients(shipped, hidden, weight, targets, z_loss=z_loss)
+    wide = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    truth = loss_and_gradients(plain, *wide, targets, z_loss=z_loss)
+    for found, true in zip(ours, truth, strict=True):
+        assert found.dtype == torch.float32
+        assert largest_error(found, true) <= 16 * torch.finfo(torch.float32).eps * float(true.abs().max())
+
+
+def test_under_autocast_it_is_no_worse_than_pytorch() -> None:
+    hidden, weight, targets = inputs()
+    wide = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    truth = loss_and_gradients(plain, *wide, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = loss_and_gradients(shipped, hidden, weight, targets)
+        theirs = loss_and_gradients(plain, hidden, weight, targets)
+    for found, rough, true in zip(ours, theirs, truth, strict=True):
+        assert found.dtype == torch.float32
+        assert largest_error(found, true) <= 2 * largest_error(rough, true)
+
+
+def test_nothing_kept_is_nan_as_in_pytorch() -> None:
+    hidden, weight, targets = inputs(ignored=tuple(range(N)))
+    assert shipped(hidden, weight, targets).isnan()
+    assert plain(hidden, weight, targets).isnan()
+
+
+class Largest(TorchDispatchMode):
+    """The most elements that any operation returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for each in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(each, Tensor):
+                self.elements = max(self.elements, each.numel())
+        return out
+
+
+def test_the_logits_are_never_there() -> None:
+    given = inputs()
+    for by, holds in ((shipped, False), (plain, True)):
+        with Largest() as seen:
+            loss_and_gradients(by, *given)
+        assert (seen.elements >= N * V) is holds
+        assert seen.elements >= V * W
+
+
+def test_validation_computes_no_gradients() -> None:
+    hidden, weight, targets = inputs()
+    with FlopCounterMode(display=False) as training:
+        shipped(hidden, weight, targets)
+    with torch.no_grad(), FlopCounterMode(display=False) as validating:
+        loss = shipped(hidden.unflatten(0, (1, N)), weight, targets[None])
+    assert training.get_total_flops() == 3 * validating.get_total_flops() == 3 * 2 * N * V * W
+    assert torch.equal(loss, shipped(hidden, weight, targets))
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_opcheck(gradients: bool) -> None:
+    torch.library.opcheck(
+        linear_cross_entropy_op,
+        (*inputs(), 0.1, IGNORED, gradients),
+        test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
+    )
+
+
+def test_compiles_into_one_graph() -> None:
+    given = inputs()
+    compiled = torch.compile(shipped, fullgraph=True, backend="aot_eager")
+    for a, b in zip(loss_and_gradients(compiled, *given), loss_and_gradients(shipped, *given), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_refuses_what_does_not_fit() -> None:
+    hidden, weight, targets = inputs()
+    with pytest.raises(ValueError, match="do not multiply"):
+        shipped(hidden, weight[:, 1:], targets)
+    with pytest.raises(ValueError, match=r"want int64 \(23,\)"):
+        shipped(hidden, weight, targets[1:])
+    with pytest.raises(ValueError, match="z_loss=-1"):
+        shipped(hidden, weight, targets, z_loss=-1)
+    with pytest.raises(TypeError, match="want floats"):
+        shipped(hidden.long(), weight, targets)
