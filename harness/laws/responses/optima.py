@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import WrongInput
-from harness.laws.config import FitConfig, LawName
+from harness.laws.config import FitConfig, LawName, Resampling
 from harness.laws.fit import FitStatus, dropped_json
 from harness.laws.forms.form import Form
 from harness.laws.forms.step_law import BATCH_SIZE, LEARNING_RATE
@@ -125,6 +125,7 @@ def fit_rungs(observations: Observations, config: FitConfig, law: LawName, form:
     optima = [one for rung in inside if (one := tuned_of(rung, law)) is not None]
     rows = {"params": [rung.params for rung in inside], "tokens": [rung.tokens for rung in inside]}
     quantity = "lr" if law is LawName.learning_rate else "batch_tokens"
+    drawn = bootstrap_json(config, len(inside))
     step = fit_step(
         form,
         {name: rows[name] for name in form.columns},
@@ -137,10 +138,10 @@ def fit_rungs(observations: Observations, config: FitConfig, law: LawName, form:
         response=quantity,
         steps=(step,),
         replicates=(resample_rungs(step, np.array([one.error for one in optima]), config),),
-        conventions={**conventions, "resampling": "rungs, each moved by its own error"},
+        conventions={**conventions, "resampling": "optima, by their own errors or their scatter"},
         table=ColumnTable(values={}, labels=(), dropped=()),
         level=config.level,
-        bootstrap=bootstrap_json(config, len(inside)),
+        bootstrap=drawn and {**drawn, "resampling": Resampling.residuals.value},
         dropped=left_out,
         details=details,
     )
@@ -165,9 +166,11 @@ def too_few(found: Sequence[Rung], inside: Sequence[Rung], law: LawName, needed:
 
 
 def resample_rungs(step: Step, error: Floats, config: FitConfig) -> Floats:
-    """Parameters [K, p] with rungs redrawn and each optimum moved by its own standard error."""
-    count, n = config.bootstraps, len(error)
+    """Parameters [K, p] for the same rungs, which were chosen, with every optimum moved by its own standard
+    error or by the scatter around the law, whichever is larger. Redrawing a handful of rungs would leave
+    some draws without the sizes that determine an exponent."""
+    target, n = step.solution.problem.y[0], len(error)
+    scatter = math.sqrt(float((step.residual**2).sum()) / max(n - len(step.params), 1))
     rng = np.random.default_rng(config.seed)
-    weights = rng.multinomial(n, np.full(n, 1 / n), size=count).astype(float)
-    targets = step.solution.problem.y + error * rng.standard_normal((count, n))
-    return refit(step, weights=weights, targets=targets)
+    moved = np.maximum(error, scatter) * rng.standard_normal((config.bootstraps, n))
+    return refit(step, targets=target - step.residual + moved)
