@@ -132,6 +132,7 @@ def fit_rungs(observations: Observations, config: FitConfig, law: LawName, form:
         np.array([one.value for one in optima]),
         LOG_LEAST_SQUARES,
         quantity=quantity,
+        may_be_constant=True,  # under a parametrization that transfers it is
     )
     return ResponseFit(
         law=law,

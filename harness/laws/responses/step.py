@@ -76,9 +76,11 @@ def fit_step(
     quantity: str = "loss",
     cluster: RowNumbers | None = None,
     limits: Sequence[str] = (),
+    may_be_constant: bool = False,
 ) -> Step:
     """Fit `form`. A parameter of `limits` may end on its bound, which is a limit of the quantity itself,
-    as no accuracy exceeds 1; it is then said so in a note.
+    as no accuracy exceeds 1; it is then said so in a note. Unless the quantity `may_be_constant`, a form
+    that explains little of its variance is refused.
 
     Raises CannotAnswer for too few rows or rows that are not positive numbers.
     """
@@ -90,7 +92,7 @@ def fit_step(
     params, errors = form.named(found.values), standard_errors(found)
     target, residual = found.problem.y[0], -found.response_residual
     reasons, at_limit = ends(found, limits)
-    reasons += unexplained(form, target, residual)
+    reasons += [] if may_be_constant else unexplained(form, target, residual)
     if degeneracy(found) < DEGENERATE and not at_limit:
         reasons.append(f"the parameters of {form.name} cannot be told apart on these rows")
     if not found.converged:

@@ -103,6 +103,23 @@ def test_cell_error_is_the_scatter_of_refits():
     assert error == pytest.approx(scatter, rel=0.15)
 
 
+def test_a_rate_that_fits_every_rung_is_a_law_too(tmp_path):
+    """The optimum is the same at every size and length, as under a parametrization that transfers."""
+    rng = np.random.default_rng(6)
+    rows = ["params_total,tokens,lr,loss"]
+    for n in (1e5, 2e5, 4e5):
+        for d in (1e6, 4e6, 1.6e7):
+            for lr in 1e-3 * 2.0 ** np.arange(-2, 2.5, 0.5):
+                loss = 3 * np.exp(0.02 * np.log(lr / 1e-3) ** 2 + 0.001 * rng.standard_normal())
+                rows.append(f"{n},{d},{lr},{loss}")
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    fit = fit_learning_rate(Source(path=tmp_path / "t.csv"), FitConfig(bootstraps=200))
+    assert not isinstance(fit, NoLaw) and fit.status is FitStatus.identified
+    assert all(low < 0 < high for low, high in (fit.intervals()["a"], fit.intervals()["b"]))
+    low, high = fit.to_json([[8e5, 3.2e7]])["predictions"][0]["interval"]
+    assert 0.8e-3 < low < 1e-3 < high < 1.25e-3
+
+
 def test_an_edge_is_said_in_valid_json(tmp_path):
     """One cell with two rates: it is left out by name, the law stands on the other eight."""
     source = grid(tmp_path / "t.csv")
