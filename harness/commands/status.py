@@ -5,8 +5,8 @@
     harness status group=mine format=json
 
 planned, queued (a running `harness sweep` holds it), running, interrupted (it saved and stopped), lost (its
-process vanished; it goes on from its checkpoint), failed (and why), diverged, done, damaged. Runs of the
-folder that are in no plan are listed as well.
+process vanished; it goes on from its checkpoint), failed or killed (and why), diverged, done, damaged. Runs
+of the folder that are in no plan are listed as well.
 """
 
 from __future__ import annotations

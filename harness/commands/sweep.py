@@ -4,6 +4,7 @@
     harness sweep 'sweep.axes=["model=27k,56k","horizon.flops=1e12,2e12"]' group=mine
     harness sweep group=mine                             the cells that `harness plan` froze there
     harness sweep experiment=demo retry_failed=true      also the cells that failed
+    harness sweep experiment=demo retry_killed=true      also those that `harness watch` killed
     harness sweep experiment=demo dry_run=true           the plan, nothing else
     harness sweep experiment=demo launcher.slots=1 launcher.threads_per_slot=2 hardware.threads=2
     harness sweep group=mine hardware=gpu launcher.gpus=4      one cell a GPU
@@ -25,7 +26,7 @@ from harness.config import task_overrides, verb
 from harness.errors import CannotAnswer, WrongInput
 from harness.report.sweep_progress import SweepProgress
 from harness.report.terminal import print_lines
-from harness.runs import PLAN
+from harness.runs import PLAN, RunDirectory, revive
 from harness.sweep.detach import QUEUE_LOG, detach
 from harness.sweep.local import Queue, build_slots, own_cores
 from harness.sweep.plan import PlanLine, read_lines
@@ -35,6 +36,7 @@ from harness.training.settings import Device, TrainConfig
 @dataclass(kw_only=True)
 class Settings(Experiment):
     retry_failed: bool = False
+    retry_killed: bool = False
     extend: bool = False
     dry_run: bool = False
     detach: bool = False
@@ -52,6 +54,10 @@ def main(settings: Settings) -> None:
     if settings.detach:
         leave_behind(settings, task_overrides())
         return
+    if settings.retry_killed:
+        for line in lines:
+            if (run := RunDirectory(settings.folder / line.cell.run_id)).path.is_dir():
+                revive(run)
     queue = Queue(settings.folder, lines, slots, settings.retry_failed)
     with SweepProgress(settings.group) as progress:
         queue.run(progress.update)

@@ -32,11 +32,13 @@ class Watched:
 
 
 def watched(folder: Path, metric: Metric) -> Watched:
-    """Raises WrongInput when the folder is not there, CannotAnswer when no run has begun."""
+    """Raises WrongInput when the folder is not one sweep's, CannotAnswer when no run has begun."""
     if not folder.is_dir():
         raise WrongInput(f"{folder} does not exist; sweep= takes a group of runs_dir= or a folder of runs")
     found = Watched([], [], [], [])
     for run in run_directories(folder):
+        if run.path.parent != folder:
+            raise WrongInput(f"{folder} is not the folder of one sweep; {run.path.parent} is")
         try:
             record, status = run.record_if_any(), run.status()
             if status in (*BEGUN, Status.done, Status.diverged):

@@ -2,6 +2,7 @@
 
     harness watch sweep=mine                             the running cells of runs/mine
     harness watch sweep=path/to/runs figure=watch.svg format=json
+    harness watch sweep=mine dry=false                   kills what the rule would kill
     harness watch sweep=mine rule.rivals=cell            against repeats of the same size and length alone
     harness watch replay=curves.csv                      old logs: what would have been predicted and killed
     harness watch replay=curves.csv by=group             each value of a column is a sweep of its own
@@ -14,8 +15,11 @@ where no rate is logged) is borrowed from finished runs of the sweep, the level 
 finished run there is no prediction. Reward: a saturating sigmoid, from the run alone if need be.
 
 The rule (`rule.false_kill_rate`, by default .05) kills a cell that will not beat the best at its budget, or
-diverges. Replay asks at `shares` of every run, seeing only smaller runs (`lenders=cheaper`: only cheaper
-ones) and nothing of its own future but its plan.
+diverges. A killed cell gets a killed.json with the evidence, its process saves and stops, and
+`harness sweep` starts it again only with retry_killed=true.
+
+Replay asks at `shares` of every run, seeing only smaller runs (`lenders=cheaper`: only cheaper ones) and
+nothing of its own future but its plan.
 
 A table has the columns run_id, step, loss or reward, and lr where it is known; params_*, flops and tokens
 stand in the same rows or in a table of runs: runs=X.csv, by default the one beside X_curves.csv.
@@ -23,19 +27,28 @@ stand in the same rows or in a table of runs: runs=X.csv, by default the one bes
 
 from __future__ import annotations
 
+import re
+import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from harness import __version__
 from harness.commands.root import Experiment, Format
+from harness.commands.trajectories import Watched, watched
 from harness.config import verb
 from harness.errors import WrongInput
-from harness.forecast.inflight.outlook import Rule
+from harness.forecast.inflight.outlook import Outlook, Rule, Verdict, look_ahead
 from harness.forecast.inflight.replay import SHARES, LendersOf, replay
 from harness.forecast.inflight.tables import read_trajectories
 from harness.forecast.inflight.trajectory import Metric, Trajectory
 from harness.report.terminal import StageProgress, print_json
-from harness.report.watch import print_replay
+from harness.report.watch import print_endings, print_outlooks, print_replay, watch_figure
+from harness.runs import write_text
+from harness.sweep.kill import Death, Ending, kill
 
 
 @dataclass(kw_only=True)
@@ -47,6 +60,8 @@ class Settings(Experiment):
     lenders: LendersOf = LendersOf.smaller
     shares: list[float] = field(default_factory=lambda: list(SHARES))
     rule: Rule = field(default_factory=Rule)
+    dry: bool = True
+    wait_seconds: float = 90.0
     figure: str | None = None
 
     def __post_init__(self) -> None:
@@ -57,16 +72,90 @@ class Settings(Experiment):
 
 @verb("watch", Settings)
 def watch(settings: Settings) -> None:
-    if settings.replay is None:
+    if (settings.replay is None) == (settings.watched is None):
         raise WrongInput("say which sweep to watch: sweep=GROUP, or replay=curves.csv for old logs")
-    replay_runs(settings, settings.replay)
+    if settings.replay is not None:
+        replay_runs(settings, settings.replay)
+        return
+    folder = sweep_folder(settings)
+    found = watched(folder, settings.metric)
+    outlooks = look_ahead(
+        found.running,
+        found.finished,
+        settings.metric,
+        settings.rule,
+        ended=[*found.finished, *found.diverged],
+    )
+    if settings.figure:
+        text = watch_figure(outlooks, found.running, found.finished, settings.metric, typed())
+        write_text(Path(settings.figure), text)
+    endings = {} if settings.dry else act(settings, folder, outlooks)
+    show(settings, found, outlooks, endings)
+
+
+def sweep_folder(settings: Settings) -> Path:
+    """sweep= is a group of runs_dir=, or a folder."""
+    name = str(settings.watched)
+    own = Path(settings.runs_dir) / name
+    return own if own.is_dir() else Path(name)
+
+
+def act(settings: Settings, folder: Path, outlooks: Sequence[Outlook]) -> dict[str, Ending]:
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    rule = {**vars(settings.rule), "rivals": settings.rule.rivals.value}
+    said = {
+        "rule": rule,
+        "metric": settings.metric.value,
+        "at": when,
+        "version": __version__,
+        "command": typed(),
+    }
+    deaths = {
+        one.run_id: Death(one.reason, {"outlook": one.to_json(), **said})
+        for one in outlooks
+        if one.verdict is Verdict.kill
+    }
+    return kill(folder, deaths, settings.wait_seconds)
+
+
+def typed() -> str:
+    """The command, to be typed again."""
+    words = [
+        word.replace("watched=", "sweep=", 1) if word.startswith("watched=") else word
+        for word in sys.argv[1:]
+    ]
+    return shlex.join(["harness", "watch", *words])
+
+
+def show(settings: Settings, found: Watched, outlooks: Sequence[Outlook], endings: dict[str, Ending]) -> None:
+    if settings.format is Format.json:
+        print_json(as_json(settings, found, outlooks, endings))
+        return
+    print_outlooks(str(settings.watched), outlooks, len(found.finished), settings.rule, settings.metric)
+    print_endings(outlooks, endings, settings.dry)
+    if settings.figure:
+        print(f"{settings.figure}: {typed()}")
+
+
+def as_json(
+    settings: Settings, found: Watched, outlooks: Sequence[Outlook], endings: dict[str, Ending]
+) -> dict[str, Any]:
+    return {
+        "metric": settings.metric.value,
+        "finished": len(found.finished),
+        "diverged": len(found.diverged),
+        "left_out": [vars(one) for one in found.left_out],
+        "level": settings.rule.level,
+        "stated_false_kill_rate": settings.rule.false_kill_rate,
+        "dry": settings.dry,
+        "cells": [one.to_json() for one in outlooks],
+        "killed": {run_id: ending.value for run_id, ending in endings.items()},
+    }
 
 
 def main() -> None:
     """`sweep` is a group of configs as well, which Hydra would look for the sweep's name in."""
-    sys.argv = [
-        f"watched={word.removeprefix('sweep=')}" if word.startswith("sweep=") else word for word in sys.argv
-    ]
+    sys.argv = [re.sub("^sweep=", "watched=", word) for word in sys.argv]
     watch()
 
 
@@ -88,8 +177,6 @@ def replay_runs(settings: Settings, source: str) -> None:
 
 def old_runs(settings: Settings, source: Path) -> list[Trajectory]:
     if source.is_dir():
-        from harness.commands.trajectories import watched
-
         found = watched(source, settings.metric)
         return [*found.finished, *found.diverged]
     runs = Path(settings.runs) if settings.runs else None

@@ -6,11 +6,20 @@ runs/<sweep>/<run>/
     attempt.json      who owns the run now (host, pid, start time, batch job, token); replaced by a later one
     metrics.jsonl     append-only, one object a line; a step that was logged twice counts once, the later
     failure.json      why the last attempt ended badly; removed when the run finishes
+    killed.json       why the run was given up on, where it was
     record.json       written once, atomically, last
     checkpoints/
 """
 
-from harness.runs.attempt import AlreadyFinished, Attempt, IsGone, Superseded, claim, never
+from harness.runs.attempt import (
+    AlreadyFinished,
+    Attempt,
+    IsGone,
+    Killed,
+    Superseded,
+    claim,
+    never,
+)
 from harness.runs.directory import (
     RunDirectory,
     Status,
@@ -22,6 +31,7 @@ from harness.runs.files import (
     ATTEMPT,
     CONFIG,
     FAILURE,
+    KILLED,
     METRICS,
     PLAN,
     PROVENANCE,
@@ -32,6 +42,7 @@ from harness.runs.files import (
     write_json,
     write_text,
 )
+from harness.runs.killed import killed_reason, mark_killed, revive
 from harness.runs.owner import (
     FOREIGN_SILENCE_SECONDS,
     JobAttempt,
@@ -49,6 +60,7 @@ __all__ = [
     "CONFIG",
     "FAILURE",
     "FOREIGN_SILENCE_SECONDS",
+    "KILLED",
     "METRICS",
     "PLAN",
     "PROVENANCE",
@@ -57,6 +69,7 @@ __all__ = [
     "Attempt",
     "IsGone",
     "JobAttempt",
+    "Killed",
     "Owner",
     "Process",
     "RunDirectory",
@@ -67,11 +80,14 @@ __all__ = [
     "claim",
     "content_hash",
     "finished_records",
+    "killed_reason",
+    "mark_killed",
     "never",
     "one_at_a_time",
     "parse_process",
     "read_json",
     "read_owner",
+    "revive",
     "run_directories",
     "this_job",
     "this_process",

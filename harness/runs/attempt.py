@@ -12,7 +12,16 @@ from typing import Any
 
 from harness.errors import CannotAnswer, HarnessError, WrongInput
 from harness.runs.directory import RunDirectory
-from harness.runs.files import ATTEMPT, FAILURE, METRICS, RECORD, content_hash, one_at_a_time, write_json
+from harness.runs.files import (
+    ATTEMPT,
+    FAILURE,
+    KILLED,
+    METRICS,
+    RECORD,
+    content_hash,
+    one_at_a_time,
+    write_json,
+)
 from harness.runs.owner import JobAttempt, Owner, read_owner, this_job, this_process
 from harness.runs.record import RunRecord
 
@@ -21,6 +30,12 @@ LOCK = ".claim"
 
 class Superseded(HarnessError):
     """Another attempt took over this run; this one must write no more."""
+
+    exit_code = 1
+
+
+class Killed(HarnessError):
+    """This run was given up on; see harness.runs.killed."""
 
     exit_code = 1
 
@@ -44,12 +59,19 @@ class Attempt:
         if owner is None or owner.token != self.token:
             raise Superseded(f"{self.run.path} was taken over by another attempt; this one stops")
 
+    def check_wanted(self) -> None:
+        """Raises Killed when the run was given up on, from whatever machine."""
+        if (self.run.path / KILLED).exists():
+            raise Killed(f"{self.run.path} was killed; {KILLED} there says why")
+
     def append_metrics(self, rows: list[dict[str, Any]]) -> None:
         """Append whole lines in one write.
 
-        Raises WrongInput when the disk is full, Superseded when the run has another owner by now.
+        Raises WrongInput when the disk is full, Superseded when the run has another owner by now,
+        Killed when it was given up on.
         """
         self.check()
+        self.check_wanted()
         text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         path = self.run.path / METRICS
         try:
@@ -68,9 +90,11 @@ class Attempt:
                 os.fsync(file.fileno())
 
     def finish(self, record: RunRecord) -> None:
-        """Write the record, unless another attempt took over: nobody can between the check and the write."""
+        """Write the record, unless another attempt took over or the run was killed: nobody can do that
+        between the check and the write."""
         with one_at_a_time(self.run.path, LOCK):
             self.check()
+            self.check_wanted()
             body = asdict(record)
             write_json(self.run.path / RECORD, {**body, "hash": content_hash(body)})
         (self.run.path / FAILURE).unlink(missing_ok=True)
@@ -80,6 +104,9 @@ class Attempt:
         """Note why, as far as that can still be written: the failure itself must reach the user."""
         with contextlib.suppress(HarnessError):
             self.check()
+            if (self.run.path / KILLED).exists():
+                self.end()
+                return
             write_json(self.run.path / FAILURE, {"reason": reason, "attempt": self.number})
             self.end()
 
@@ -114,8 +141,8 @@ def never(owner: Owner) -> bool:
 
 
 def claim(run: RunDirectory, is_gone: IsGone = never) -> Attempt:
-    """Become the owner of `run`. Raises CannotAnswer when a living process owns it, AlreadyFinished when it
-    has its record.
+    """Become the owner of `run`. Raises CannotAnswer when a living process owns it or it was killed,
+    AlreadyFinished when it has its record.
 
     Two claims at once are decided by a lock that is held only while the owner's file is replaced. Every
     later write of an attempt checks its token, so one that was superseded stops by itself. An owner of the
@@ -124,6 +151,8 @@ def claim(run: RunDirectory, is_gone: IsGone = never) -> Attempt:
     with one_at_a_time(run.path, LOCK):
         if (run.path / RECORD).exists():
             raise AlreadyFinished(f"{run.path} is finished")
+        if (run.path / KILLED).exists():
+            raise CannotAnswer(f"{run.path} was killed; `harness sweep retry_killed=true` goes on with it")
         owner, job = read_owner(run.path), this_job()
         if owner is not None and owner.is_alive(run.path) and not gives_way(owner, job, is_gone):
             raise CannotAnswer(

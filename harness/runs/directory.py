@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import WrongInput
-from harness.runs.files import CONFIG, FAILURE, METRICS, PLAN, RECORD, read_json, read_json_if_any, write_json
+from harness.runs.files import (
+    CONFIG,
+    FAILURE,
+    KILLED,
+    METRICS,
+    PLAN,
+    RECORD,
+    read_json,
+    read_json_if_any,
+    write_json,
+)
 from harness.runs.owner import read_owner
 from harness.runs.record import RunRecord, Skipped, parse_record
 
@@ -22,7 +32,8 @@ MAX_ID = 300
 
 class Status(Enum):
     """`interrupted` stopped of its own accord, asked to; `lost` vanished without a word. Both go on from
-    their checkpoints. `queued` and `damaged` are what a sweep's ledger adds to what one run can say."""
+    their checkpoints. `killed` was given up on, and goes on only when asked. `queued` and `damaged` are
+    what a sweep's ledger adds to what one run can say."""
 
     planned = "planned"
     queued = "queued"
@@ -31,6 +42,7 @@ class Status(Enum):
     lost = "lost"
     failed = "failed"
     damaged = "damaged"
+    killed = "killed"
     diverged = "diverged"
     done = "done"
 
@@ -95,6 +107,8 @@ class RunDirectory:
         owner = read_owner(self.path)
         if owner is not None and owner.is_alive(self.path):
             return Status.running
+        if (self.path / KILLED).exists():
+            return Status.killed
         if (self.path / FAILURE).exists():
             return Status.failed
         if owner is not None:

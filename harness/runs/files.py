@@ -16,6 +16,7 @@ from harness.errors import WrongInput
 
 CONFIG, PROVENANCE, METRICS = "config.json", "provenance.json", "metrics.jsonl"
 ATTEMPT, FAILURE, RECORD = "attempt.json", "failure.json", "record.json"
+KILLED = "killed.json"
 PLAN = "plan.jsonl"
 
 

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import WrongInput
-from harness.runs import FAILURE, RunDirectory, RunRecord, Status, read_json, read_owner
+from harness.runs import FAILURE, RunDirectory, RunRecord, Status, killed_reason, read_json, read_owner
 from harness.sweep.plan import PlannedCell
 from harness.sweep.queues import queued_cells
 
-FINISHED = (Status.done, Status.diverged)
+FINISHED = (Status.done, Status.diverged, Status.killed)
+"""Those that nothing more is to be done about."""
+
 WAITING = (Status.planned, Status.interrupted, Status.lost)
 
 
@@ -60,7 +62,7 @@ def look(run: RunDirectory, cell: PlannedCell, queued: Collection[str] = ()) -> 
         if (record := run.record_if_any()) is not None:
             return of_record(cell, record)
         status = run.status()
-        note = read_json(run.path / FAILURE)["reason"] if status is Status.failed else ""
+        note = note_of(run, status)
     except (WrongInput, KeyError, TypeError, ValueError) as error:
         return CellState(cell, Status.damaged, note=str(error))
     last = run.last_metric() or {}
@@ -73,6 +75,13 @@ def look(run: RunDirectory, cell: PlannedCell, queued: Collection[str] = ()) -> 
         note,
         interruptions(run, status),
     )
+
+
+def note_of(run: RunDirectory, status: Status) -> str:
+    """Why it failed or was killed. Raises WrongInput or KeyError when the file that says so is damaged."""
+    if status is Status.killed:
+        return killed_reason(run)
+    return str(read_json(run.path / FAILURE)["reason"]) if status is Status.failed else ""
 
 
 def of_record(cell: PlannedCell, record: RunRecord) -> CellState:

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from harness.report.tables import LONGEST, print_plan, print_states
-from harness.runs import ATTEMPT, METRICS, RECORD, RunDirectory, RunRecord, Status, claim
+from harness.runs import ATTEMPT, METRICS, RECORD, RunDirectory, RunRecord, Status, claim, mark_killed
 from harness.sweep.ledger import CellState, counts, survey
 from harness.sweep.plan import PlannedCell
 from harness.sweep.queues import registered
@@ -33,6 +33,8 @@ def states(tmp_path) -> dict[str, CellState]:
     claim(run[Status.running]).append_metrics([{"kind": "train", "step": 1, "tokens": 250, "loss": 3.0}])
     claim(run[Status.failed]).fail("out of memory")
     claim(run[Status.interrupted]).end()
+    claim(run[Status.killed]).end()
+    mark_killed(run[Status.killed], "beats nobody", {})
     claim(run[Status.lost])
     owner = run[Status.lost].path / ATTEMPT
     owner.write_text(json.dumps({**json.loads(owner.read_text()), "process_start": "0"}))
@@ -84,7 +86,8 @@ def test_a_long_sweep_shows_what_is_under_way_or_in_trouble(states, capsys):
     assert "c0" not in out
     assert f"{len(many) + len(Status)} cells: 1 planned, 1 queued, 1 running" in out
     assert "failed: out of memory" in out
-    assert "3 cells were interrupted, 4 times in all" in out
+    assert "killed: beats nobody" in out
+    assert "4 cells were interrupted, 5 times in all" in out
     assert "1 cells were trained by other code" in out
 
 
