@@ -18,6 +18,7 @@ CONFIG, PROVENANCE, METRICS = "config.json", "provenance.json", "metrics.jsonl"
 ATTEMPT, FAILURE, RECORD = "attempt.json", "failure.json", "record.json"
 KILLED = "killed.json"
 PLAN = "plan.jsonl"
+TRUNKS = ".trunks"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -35,12 +36,23 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
+        sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         raise WrongInput(
             f"cannot write {path}: {error.strerror}; free some space or check permissions"
         ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a rename on the disk too, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def read_json(path: Path) -> Any:

@@ -17,7 +17,8 @@ class RunRecord:
     that failed included. `optimizer_flops` are the matrix products of the optimizer, beside `flops`;
     AdamW has none. `attention_reason` is why `attention` was chosen. `seed` is that of the initial weights,
     `data_seed` of the order of the data, `validation_seed` of the choice of validation windows (None: evenly
-    spaced)."""
+    spaced). A run may begin where another one's trunk ends, `trunk_run`'s: it counts what it would have taken
+    alone, of which `shared_tokens`, `shared_flops` and `shared_seconds` were that run's."""
 
     run_id: str
     group: str
@@ -77,6 +78,11 @@ class RunRecord:
     started_at: str = ""
     finished_at: str = ""
     planned_code_version: str = ""
+    trunk_run: str = ""
+    trunk_code_version: str = ""
+    shared_tokens: int = 0
+    shared_flops: float = 0.0
+    shared_seconds: float = 0.0
 
     MEASURED = (
         "train_seconds",
@@ -87,6 +93,11 @@ class RunRecord:
         "finished_at",
         "code_version",
         "planned_code_version",
+        "trunk_run",
+        "trunk_code_version",
+        "shared_tokens",
+        "shared_flops",
+        "shared_seconds",
     )
 
     @property
@@ -106,7 +117,8 @@ class RunRecord:
     @property
     def code_changed(self) -> bool:
         """Whether other code trained the run than the code it was planned with."""
-        return self.planned_code_version not in ("", self.code_version)
+        used = {self.code_version, self.trunk_code_version or self.code_version}
+        return bool(self.planned_code_version) and used != {self.planned_code_version}
 
 
 NAMES = frozenset(field.name for field in fields(RunRecord))

@@ -21,8 +21,9 @@ from harness.training.callbacks import Clock, Metrics
 from harness.training.cell import Cell
 from harness.training.distributed import choose_device
 from harness.training.module import TrainingModule, wants_compile
-from harness.training.run import Data, attention_of, build_module, open_data, quiet_lightning, spans
+from harness.training.run import Data, attention_of, build_module, open_data, quiet_lightning
 from harness.training.settings import Precision
+from harness.training.steps import spans
 
 WARM_STEPS = 10
 Loop = Callable[[int], float]

@@ -18,6 +18,8 @@ from harness.training.cell import Cell
 from harness.training.checkpoint import State, save
 from harness.training.distributed import ALONE, World, gathered, largest
 from harness.training.module import Span, TrainingModule
+from harness.training.schedule import LrAt
+from harness.training.steplog import StepLog
 
 
 class Clock(lightning.Callback):
@@ -49,10 +51,18 @@ class Clock(lightning.Callback):
 
 
 class Metrics(lightning.Callback):
-    """One training row a span; ends the run when a loss is not finite."""
+    """A training row at every mark of the log; ends the run when a loss is not finite."""
 
-    def __init__(self, cell: Cell, attempt: Attempt, clock: Clock, world: World = ALONE) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        attempt: Attempt,
+        clock: Clock,
+        world: World = ALONE,
+        log: StepLog | None = None,
+    ) -> None:
         self.cell, self.attempt, self.clock, self.world = cell, attempt, clock, world
+        self.step_log = log or StepLog()
         self.diverged_at: int | None = None
         self.train_loss: float | None = None
 
@@ -62,24 +72,34 @@ class Metrics(lightning.Callback):
             self.diverged_at = batch.start + result.first_bad + 1
             trainer.should_stop = True
             return
-        self.train_loss = math.fsum(result.losses) / len(result.losses)
-        self.attempt.append_metrics([self.row(batch, module, max(result.grad_norms))])
+        self.step_log.add(result.losses, result.grad_norms)
+        if self.step_log.is_mark(batch.stop):
+            self.attempt.append_metrics([self.row(batch.stop, module.lr_at, self.clock.speed)])
+            self.step_log.written()
 
-    def row(self, span: Span, module: TrainingModule, grad_norm: float) -> dict[str, Any]:
-        tokens = span.stop * self.cell.horizon.batch_tokens
+    def row(self, step: int, lr_at: LrAt, speed: float | None) -> dict[str, Any]:
+        """The row that ends at `step`; without a speed for steps that another run took."""
+        tokens = step * self.cell.horizon.batch_tokens
         flops = self.cell.shape.training_flops(tokens)
         peak = self.cell.config.hardware.peak_flops
+        self.train_loss, grad_norm = self.step_log.row(step)
         return {
             "kind": "train",
-            "step": span.stop,
+            "step": step,
             "tokens": tokens,
             "flops": flops,
-            "lr": module.lr_at(span.stop - 1),
+            "lr": lr_at(step - 1),
             "loss": self.train_loss,
             "grad_norm": grad_norm,  # the largest since the last row
-            "tokens_per_second": round(self.clock.speed, 1),
-            "mfu": self.clock.speed * flops / tokens / (peak * self.world.size) if peak else None,
+            "tokens_per_second": round(speed, 1) if speed else None,
+            "mfu": speed * flops / tokens / (peak * self.world.size) if speed and peak else None,
         }
+
+    def take_over(self, validations: list[dict[str, Any]], lr_at: LrAt) -> None:
+        """Write the rows of the steps that another run took, as this run would have written them."""
+        marks = [step for step in self.step_log.marks or () if step <= self.step_log.stop]
+        rows = [*(self.row(step, lr_at, None) for step in marks), *validations]
+        self.attempt.append_metrics(sorted(rows, key=lambda row: (row["step"], row["kind"])))
 
 
 class Validation(lightning.Callback):
@@ -116,7 +136,8 @@ class Validation(lightning.Callback):
 
 
 class Saver(lightning.Callback):
-    """A checkpoint every so many seconds, and one when asked to stop."""
+    """A checkpoint every so many seconds, and one when asked to stop. `shared` is what the run took over
+    from another."""
 
     def __init__(
         self,
@@ -126,9 +147,12 @@ class Saver(lightning.Callback):
         started_at: str,
         world: World = ALONE,
         earlier_sizes: str = "",
+        log: StepLog | None = None,
+        shared: dict[str, Any] | None = None,
     ) -> None:
         self.cell, self.attempt, self.clock, self.started_at = cell, attempt, clock, started_at
         self.world, self.earlier_sizes = world, earlier_sizes
+        self.step_log, self.shared = log, shared
         self.saved_at = time.monotonic()
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Span, index: int) -> None:
@@ -140,7 +164,14 @@ class Saver(lightning.Callback):
     def save(self, module: TrainingModule, step: int) -> None:
         self.attempt.check()
         self.attempt.sync_metrics()
-        state = State(
+        state = self.state(module, step)  # every process must ask for it
+        if self.world.leads:
+            save(self.attempt.run.checkpoints, state)
+        self.saved_at = time.monotonic()
+
+    def state(self, module: TrainingModule, step: int) -> State:
+        losses, grad_norms = self.step_log.tensors() if self.step_log and self.step_log.keep else (None, None)
+        return State(
             step=step,
             model=gathered(module.model.state_dict()),
             optimizer=gathered(module.own_optimizer.state_dict()),
@@ -151,10 +182,10 @@ class Saver(lightning.Callback):
             started_at=self.started_at,
             world_size=self.world.size,
             earlier_sizes=self.earlier_sizes,
+            losses=losses,
+            grad_norms=grad_norms,
+            shared=self.shared,
         )
-        if self.world.leads:
-            save(self.attempt.run.checkpoints, state)
-        self.saved_at = time.monotonic()
 
 
 class StopOnSignal(lightning.Callback):

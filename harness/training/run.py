@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import os
@@ -14,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from harness.data.loader import Batches, target_bytes, validation_windows
 from harness.data.shards import TokenStore
@@ -36,6 +34,7 @@ from harness.runs import (
 )
 from harness.shape import Mixer
 from harness.signals import StopFlag
+from harness.training.branch import Shared, TrunkSaver, branch_off
 from harness.training.callbacks import Clock, Metrics, ProgressBar, Saver, StopOnSignal, Validation
 from harness.training.cell import Cell, read_cell
 from harness.training.checkpoint import State, load_file, load_latest, path_of
@@ -52,18 +51,18 @@ from harness.training.distributed import (
     told,
 )
 from harness.training.memory import micro_batch_sequences
-from harness.training.module import Span, TrainingModule, wants_compile
+from harness.training.module import TrainingModule, wants_compile
 from harness.training.optimizer_cost import step_flops
 from harness.training.provenance import Origin, code_version, provenance
 from harness.training.schedule import build_schedule
 from harness.training.settings import Compile, HardwareConfig, Precision
+from harness.training.steplog import step_log
+from harness.training.steps import evaluation_steps, row_steps, spans
 from harness.training.trainer import build_trainer
+from harness.training.trunk import trunk_of
 
-ROWS_PER_RUN = 100
 VERIFIED_BYTES = 2 << 30
 """Shards up to this size are hashed before every run, a second or two; of larger ones only the size."""
-SPAN_FLOPS = 2e11
-"""A run saves and stops between spans: a few seconds apart on one CPU core, every step of a large model."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -144,7 +143,11 @@ def earlier_sizes(state: State | None, world: World) -> str:
 def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag: StopFlag) -> RunRecord:
     quiet_lightning()
     refuse_uneven_batch(cell.horizon.batch_sequences, world)
+    trunk = trunk_of(cell) if world.size == 1 else None
+    evaluate_at = evaluation_steps(cell)
     state = load_together(attempt.run.checkpoints, world)
+    branch = branch_off(attempt.run, cell, trunk, evaluate_at) if trunk and not state else None
+    state = branch.state if branch else state
     device = own_device(choose_device(cell.config.hardware.device), world)
     set_threads(cell.config.hardware, state)
     origin = Origin(code=code_version(), started_at=first_start(attempt.run, state))
@@ -153,19 +156,25 @@ def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag
     data = open_data(cell)
     module, attention = build_module(cell, data, state, world)
     first = state.step if state else 0
-    evaluate_at = evaluation_steps(cell)
 
+    marks = row_steps(cell, evaluate_at, cell.horizon.steps)
+    log = step_log(marks, state, keep=trunk is not None)
     clock = Clock(state.train_seconds if state else 0.0, cell.horizon.batch_tokens)
-    metrics = Metrics(cell, attempt, clock, world)
+    metrics = Metrics(cell, attempt, clock, world, log)
+    if branch:
+        metrics.take_over(branch.validations, module.lr_at)
     validation = Validation(cell, attempt, data.windows, data.windows_bytes, evaluate_at)
-    saver = Saver(cell, attempt, clock, origin.started_at, world, earlier_sizes(state, world))
+    shared = state.shared if state else None
+    saver = Saver(cell, attempt, clock, origin.started_at, world, earlier_sizes(state, world), log, shared)
+    leaver = [TrunkSaver(saver, trunk, origin.code)] if trunk else []
     stop = StopOnSignal(saver, flag)
     shown = progress and world.leads and sys.stderr.isatty()
     bar = [ProgressBar(cell, first, clock)] if shown else []
-    callbacks = [clock, metrics, validation, saver, stop, *bar]
+    callbacks = [clock, metrics, validation, *leaver, saver, stop, *bar]
     trainer = build_trainer(cell.config.hardware, world, device, callbacks)
+    cut_at = evaluate_at | ({trunk.steps} if trunk else set())
     try:
-        trainer.fit(module, spans(cell, first, evaluate_at))
+        trainer.fit(module, spans(cell, first, cut_at))
     except SystemExit:  # Lightning's, when SIGTERM came before the first step
         if flag.signal is None:
             raise
@@ -259,23 +268,6 @@ def resume_compile(choice: Compile, state: State | None) -> Compile:
     return Compile.always if state.compiled else Compile.never
 
 
-def evaluation_steps(cell: Cell) -> set[int]:
-    """The step nearest to every multiple of `every_tokens`, and the last."""
-    every, batch = cell.config.evaluation.every_tokens, cell.horizon.batch_tokens
-    marks = range(1, cell.horizon.tokens // every + 1)
-    return {max(1, round(mark * every / batch)) for mark in marks} | {cell.horizon.steps}
-
-
-def spans(cell: Cell, first: int, evaluate_at: set[int], last: int | None = None) -> DataLoader:
-    """The steps from `first` to `last` (the horizon), cut where a row is logged or the model validated."""
-    last = last or cell.horizon.steps
-    affordable = int(SPAN_FLOPS / cell.shape.training_flops(cell.horizon.batch_tokens))
-    every = max(1, min(cell.config.saving.log_steps, cell.horizon.steps // ROWS_PER_RUN, affordable))
-    cuts = sorted({first} | {s for s in {*range(0, last, every), *evaluate_at, last} if s > first})
-    parts = [Span(start, stop) for start, stop in itertools.pairwise(cuts)]
-    return DataLoader(parts, batch_size=None)  # type: ignore[arg-type]  # any sequence will do
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What the callbacks saw."""
@@ -295,6 +287,7 @@ def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -
     reason = divergence(outcome)
     steps = outcome.metrics.diverged_at or cell.horizon.steps
     tokens = steps * cell.horizon.batch_tokens
+    shared = Shared(**outcome.saver.shared) if outcome.saver.shared else Shared("", 0, 0.0, "")
     return RunRecord(
         run_id=cell.run_id,
         group=config.group,
@@ -354,6 +347,11 @@ def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -
         started_at=outcome.origin.started_at,
         finished_at=now(),
         planned_code_version=str(attempt.run.config().get("planned_code_version", "")),
+        trunk_run=shared.run_id,
+        trunk_code_version=shared.code_version,
+        shared_tokens=shared.steps * cell.horizon.batch_tokens,
+        shared_flops=shape.training_flops(shared.steps * cell.horizon.batch_tokens),
+        shared_seconds=round(shared.train_seconds, 3),
     )
 
 

@@ -14,8 +14,9 @@ from harness.runs import CONFIG, METRICS, RECORD, RunDirectory, Status, claim
 from harness.training.callbacks import Validation
 from harness.training.cell import read_cell
 from harness.training.module import can_compile, wants_compile
-from harness.training.run import evaluation_steps, train
+from harness.training.run import train
 from harness.training.settings import Compile
+from harness.training.steps import evaluation_steps
 
 
 def science_of(run: RunDirectory) -> tuple[dict, list[dict]]:
