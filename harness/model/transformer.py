@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from harness.model.attention import Attend, norm_rotate_before
 from harness.model.loss import head_loss
@@ -21,7 +22,9 @@ from harness.shape import CONVOLUTION, Layer, Mixer, ModelShape
 
 
 class Transformer(nn.Module):
-    """Tokens in, logits out. `attend` is chosen by `harness.model.attention.build_attention`."""
+    """Tokens in, logits out. `attend` is chosen by `harness.model.attention.build_attention`. With
+    `activation_checkpointing` a block keeps its input alone and is passed again on the way back (Chen et al.
+    2016, arXiv:1604.06174)."""
 
     def __init__(
         self, shape: ModelShape, attend: Attend, rules: Parametrization, loss: LossKind = LossKind.full
@@ -30,6 +33,7 @@ class Transformer(nn.Module):
         self.shape = shape
         self.rules = rules
         self.loss_kind = loss
+        self.activation_checkpointing = False
         self.embedding = nn.Embedding(shape.vocab_size, shape.width)
         self.blocks = nn.ModuleList(build_block(shape, layer, attend, rules) for layer in shape.layers)
         self.norm = RMSNorm(shape.width)
@@ -56,11 +60,16 @@ class Transformer(nn.Module):
         rotary = (self.cos_Td[:length], self.sin_Td[:length])
         x_BTW = self.embedding(tokens_BT)
         for block in self.unrolled():
-            x_BTW = block(x_BTW, rotary)
+            x_BTW = self.through(block, x_BTW, rotary)
         hidden_BTW = self.norm(x_BTW)
         if self.rules.readout != 1:  # scaling the input of the head is the cheapest way to scale logits
             hidden_BTW = hidden_BTW * self.rules.readout
         return hidden_BTW
+
+    def through(self, block: nn.Module, x_BTW: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        if self.activation_checkpointing and torch.is_grad_enabled():  # no layer draws random numbers
+            return checkpoint(block, x_BTW, rotary, use_reentrant=False, preserve_rng_state=False)
+        return block(x_BTW, rotary)
 
     def unrolled(self) -> list[nn.Module]:
         """The blocks in the order a token passes them: those of the core, if there is one, several times,

@@ -70,6 +70,7 @@ class RunRecord:
     strategy: str = "single"
     world_size: int = 1
     earlier_world_sizes: str = ""
+    peak_memory_bytes: int | None = None
     reason: str = ""
     train_seconds: float = 0.0
     tokens_per_second: float = 0.0
@@ -87,6 +88,7 @@ class RunRecord:
     MEASURED = (
         "train_seconds",
         "tokens_per_second",
+        "peak_memory_bytes",
         "attempts",
         "failed_attempts",
         "started_at",

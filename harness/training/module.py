@@ -102,6 +102,7 @@ class TrainingModule(lightning.LightningModule):
                 block.compile(dynamic=False)
         shard(self.model, self.device_mesh["data_parallel"])
         self.weights = list(self.model.parameters())
+        self.batch_loss = self.model.loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = build_optimizer(self.model, self.optim, self.lr_at(0))

@@ -6,7 +6,10 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
+import socket
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,19 +29,34 @@ class Origin:
     started_at: str
 
 
+TOLD = re.compile(
+    r"(OMP|MKL|KMP|GOMP|OPENBLAS)_(NUM_THREADS|DYNAMIC|AFFINITY|BLOCKTIME|PROC_BIND|PLACES|CBWR)"
+    r"|MALLOC_(ARENA_MAX|MMAP_THRESHOLD_|TRIM_THRESHOLD_|CONF)|LD_PRELOAD|CXX"
+    r"|(CUDA|HIP|ROCR)_VISIBLE_DEVICES|CUDA_(LAUNCH_BLOCKING|DEVICE_MAX_CONNECTIONS|MPS_ACTIVE_THREAD_PERCENTAGE)"
+    r"|CUBLAS_WORKSPACE_CONFIG|NVIDIA_TF32_OVERRIDE|PYTORCH_(CUDA_)?ALLOC_CONF|TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"
+    r"|TORCHINDUCTOR_(MAX_AUTOTUNE|FREEZING|CPP_WRAPPER)|TRITON_INTERPRET"
+    r"|NCCL_(ALGO|PROTO|IB_DISABLE|P2P_DISABLE|SOCKET_IFNAME|NVLS_ENABLE)|GLOO_SOCKET_IFNAME"
+    r"|RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|MASTER_ADDR|MASTER_PORT|TORCHELASTIC_RESTART_COUNT"
+    r"|SLURM_(CLUSTER_NAME|JOB_ID|JOB_PARTITION|JOB_NODELIST|ARRAY_JOB_ID|ARRAY_TASK_ID|RESTART_COUNT|PROCID"
+    r"|STEP_ID|STEP_NUM_TASKS|NTASKS|NNODES|CPUS_PER_TASK|GPUS_ON_NODE|MEM_PER_NODE|MEM_PER_CPU)"
+)
 PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "datasets", "triton", "hydra-core", "scipy")
 
 
 def code_version() -> str:
     """The commit, with a hash of uncommitted edits when there are any; the release outside a checkout."""
-    root = Path(harness.__file__).resolve().parent.parent
+    return version_of(Path(harness.__file__).resolve().parent.parent)
+
+
+def version_of(root: Path) -> str:
     if not (root / ".git").exists():
         return harness.__version__
-    commit = git(root, "rev-parse", "HEAD")
     folders = ("harness", "kernels", "configs")
-    edits = git(root, "diff", "HEAD", "--", *folders) + git(root, "status", "--porcelain", "--", *folders)
-    dirty = f"+dirty.{hashlib.sha256(edits.encode()).hexdigest()[:8]}" if edits else ""
-    return (commit or harness.__version__) + dirty
+    new = git(root, "ls-files", "--others", "--exclude-standard", "--", *folders).splitlines()
+    edits = git(root, "diff", "HEAD", "--", *folders).encode()
+    edits += b"".join(name.encode() + (root / name).read_bytes() for name in new if (root / name).is_file())
+    dirty = f"+dirty.{hashlib.sha256(edits).hexdigest()[:8]}" if edits else ""
+    return (git(root, "rev-parse", "HEAD") or harness.__version__) + dirty
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -49,7 +67,7 @@ def git(root: Path, *arguments: str) -> str:
         return ""
 
 
-def provenance(cell: Cell, origin: Origin, device: torch.device) -> dict[str, Any]:
+def provenance(cell: Cell, origin: Origin, device: torch.device, world_size: int = 1) -> dict[str, Any]:
     """Of the latest attempt; `started_at` is the first one's."""
     import torch  # here: planning asks for the code's version alone
 
@@ -61,12 +79,70 @@ def provenance(cell: Cell, origin: Origin, device: torch.device) -> dict[str, An
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "platform": platform.platform(),
+        "host": socket.gethostname(),
         "processor": processor(),
         "cpu_count": os.cpu_count(),
+        "cpus_allowed": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "memory_bytes": memory_bytes(),
         "threads": torch.get_num_threads(),
+        "world_size": world_size,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "gpu": gpu(device) if device.type == "cuda" else None,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "blas": "mkl" if torch.backends.mkl.is_available() else "other",
+        "compiler": compiler(),
+        "environment": environment(os.environ),
     }
+
+
+def gpu(device: torch.device) -> dict[str, Any]:
+    """What a GPU's speed and rounding depend on."""
+    import torch
+
+    about = torch.cuda.get_device_properties(device)
+    return {
+        "compute_capability": f"{about.major}.{about.minor}",
+        "memory_bytes": about.total_memory,
+        "multiprocessors": about.multi_processor_count,
+        "visible": torch.cuda.device_count(),
+        "driver": driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "nccl": torch.cuda.nccl.version() if torch.distributed.is_nccl_available() else None,
+        "tf32": torch.backends.cuda.matmul.allow_tf32,
+    }
+
+
+def driver() -> str | None:
+    """Of NVIDIA's kernel module, where it is loaded."""
+    try:
+        lines = Path("/proc/driver/nvidia/version").read_text().splitlines()
+    except OSError:
+        return None
+    return lines[0].removeprefix("NVRM version:").strip() if lines else None
+
+
+def compiler() -> str | None:
+    """The first line of what `$CXX --version` says, with which Inductor compiles for a CPU."""
+    try:
+        command = [os.environ.get("CXX", "g++"), "--version"]
+        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.partition("\n")[0] or None
+
+
+def environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables that bear on numbers, speed or where a job ran. What is not named here is left out, since
+    an environment may hold keys and passwords."""
+    return {name: variables[name] for name in sorted(variables) if TOLD.fullmatch(name)}
+
+
+def memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
 
 
 def version(name: str) -> str | None:

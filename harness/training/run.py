@@ -53,6 +53,7 @@ from harness.training.distributed import (
 from harness.training.memory import micro_batch_sequences
 from harness.training.module import TrainingModule, wants_compile
 from harness.training.optimizer_cost import step_flops
+from harness.training.peak import forget_peak, peak_bytes
 from harness.training.provenance import Origin, code_version, provenance
 from harness.training.schedule import build_schedule
 from harness.training.settings import Compile, HardwareConfig, Precision
@@ -142,6 +143,7 @@ def earlier_sizes(state: State | None, world: World) -> str:
 
 def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag: StopFlag) -> RunRecord:
     quiet_lightning()
+    forget_peak()
     refuse_uneven_batch(cell.horizon.batch_sequences, world)
     trunk = trunk_of(cell) if world.size == 1 else None
     evaluate_at = evaluation_steps(cell)
@@ -152,7 +154,7 @@ def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag
     set_threads(cell.config.hardware, state)
     origin = Origin(code=code_version(), started_at=first_start(attempt.run, state))
     if world.leads:
-        write_json(attempt.run.path / PROVENANCE, provenance(cell, origin, device))
+        write_json(attempt.run.path / PROVENANCE, provenance(cell, origin, device, world.size))
     data = open_data(cell)
     module, attention = build_module(cell, data, state, world)
     first = state.step if state else 0
@@ -238,6 +240,7 @@ def build_module(
     model = build_model(
         cell.shape, attention.attend, config.init, config.parametrization, config.seed, config.loss
     )
+    model.activation_checkpointing = config.hardware.activation_checkpointing
     share = cell.horizon.batch_sequences // world.size
     micro_batch = (
         state.micro_batch
@@ -336,6 +339,7 @@ def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -
         strategy=outcome.strategy,
         world_size=outcome.saver.world.size,
         earlier_world_sizes=outcome.saver.earlier_sizes,
+        peak_memory_bytes=peak_bytes(choose_device(config.hardware.device)),
         corpus_hash=cell.corpus_hash,
         tokenizer_hash=cell.tokenizer_hash,
         config_hash=cell.config_hash,

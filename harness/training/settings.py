@@ -92,7 +92,9 @@ class HardwareConfig:
     """`auto` compiles where a compiler is found. `activation_gib` bounds the activations of one
     micro-batch; it is a setting rather than a reading so that a resumed run splits its batch alike.
     MFU is reported only where `peak_flops` (FLOP/s of the device at this precision) is given.
-    Of several processes, none is waited for longer than `timeout_seconds`."""
+    With `activation_checkpointing` a layer keeps its input alone and is computed again on the way back:
+    about a third more work, which counts neither as FLOPs nor towards MFU. Of several processes, none is
+    waited for longer than `timeout_seconds`."""
 
     device: Device = Device.auto
     precision: Precision = Precision.fp32
@@ -102,6 +104,7 @@ class HardwareConfig:
     deterministic: bool = True
     peak_flops: float | None = None
     strategy: Strategy = later(Strategy.auto)
+    activation_checkpointing: bool = later(False)
     timeout_seconds: float = later(600.0)
 
     def __post_init__(self) -> None:

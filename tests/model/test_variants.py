@@ -76,6 +76,19 @@ def test_every_weight_has_a_kind_and_a_gradient(variant, kind):
             assert weight_kind(name, is_matrix=weight.ndim > 1) is expected, name
 
 
+@each_variant
+def test_computed_again_on_the_way_back_it_gives_the_same_bits(variant):
+    tokens = torch.randint(50, (2, CONTEXT))
+    found = []
+    for checkpointing in (False, True):
+        model = build(variant)
+        model.activation_checkpointing = checkpointing
+        loss = model.loss(tokens, tokens)
+        loss.backward()
+        found.append([loss.detach(), *(weight.grad for weight in model.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_a_looped_core_is_the_same_blocks_in_turn():
     model = build("looped_core")
     first, second, third, last = model.blocks
