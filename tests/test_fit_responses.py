@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from harness.laws.intervals import uncertainty
 from harness.laws.responses.catalogue import RESPONSE_LAWS
 
 from .public_data import public_table
+from .test_runs import finished_run
 
 
 def table(path, header, rows):
@@ -37,7 +39,7 @@ WORDS = ("law=reward", "columns={compute: gpu_hours, reward: score}", "fit.boots
 def asked(*words):
     """What `harness fit` does with these words, in this process."""
     settings = compose_all("fit", Settings, [list(words)])[0]
-    respond(settings, settings.at, settings.checkpoints)
+    respond(settings, settings.at, settings.checkpoints, figure=settings.figure)
 
 
 def test_json_has_the_shape_of_every_other_fit(tmp_path, monkeypatch, capsys):
@@ -119,3 +121,39 @@ def test_losses_off_the_law_of_their_step_are_refused(capsys):
     with pytest.raises(CannotAnswer, match=r"the residual is 2\.11% of the loss, the limit 2%"):
         asked(*words, f"runs={public_table('gadre_overtrain.csv')}", "where=['group=rpj']", "format=json")
     assert json.loads(capsys.readouterr().out)["status"] == "not_identified"
+
+
+def tuning_sweep(root, sizes, best_of_largest=1e-3):
+    """Finished runs of two lengths at each size, five rates each, and one that diverged."""
+    for size in sizes:
+        best = best_of_largest if size == max(sizes) else 1e-3
+        for tokens in (10_000, 40_000):
+            for number, lr in enumerate(1e-3 * 2.0 ** np.arange(-2, 3)):
+                place = {"params_total": size, "tokens": tokens, "lr": float(lr), "batch_tokens": 512}
+                loss = 3 * np.exp(0.02 * np.log(lr / best) ** 2)
+                finished_run(root / f"{size}-{tokens}-{number}", **place, loss=float(loss))
+    broken = {"params_total": max(sizes), "tokens": 300, "lr": 8e-3, "batch_tokens": 512}
+    finished_run(root / "broken", **broken, loss=None, status="diverged")
+
+
+def test_the_rates_of_a_sweep_of_run_directories(tmp_path, capsys):
+    tuning_sweep(tmp_path / "lr", (1000, 2000, 4000))
+    figure = tmp_path / "lr.svg"
+    asked("law=learning_rate", f"runs={tmp_path / 'lr'}", f"figure={figure}", "fit.bootstraps=20")
+    said = capsys.readouterr().out
+    assert said.count("inside") == 6 and "learning_rate: identified" in said
+    assert figure.read_text().count("1k, 10k") == 1
+    ElementTree.fromstring(figure.read_text().replace("xlink:", ""))
+
+
+def test_few_rungs_are_shown_and_no_law_is_claimed(tmp_path, capsys):
+    """The larger size would like a rate beyond the one that diverged."""
+    tuning_sweep(tmp_path / "lr", (1000, 2000), best_of_largest=1e-2)
+    with pytest.raises(CannotAnswer, match=r"not identified: .*4 rungs.* needs at least 4"):
+        asked("law=learning_rate", f"runs={tmp_path / 'lr'}", "fit.bootstraps=20", "at=[[1e4,1e5]]")
+    said = capsys.readouterr().out
+    assert said.count("inside") == 2 and "parameter" not in said
+    with pytest.raises(CannotAnswer, match="batch_tokens does not vary"):
+        asked("law=batch_size", f"runs={tmp_path / 'lr'}", "format=json")
+    found = json.loads(capsys.readouterr().out)
+    assert found["status"] == "not_identified" and found["params"] == {} and len(found["cells"]) == 4

@@ -158,9 +158,14 @@ class Observations:
             lr=None if self.lr is None else self.lr[at],
             batch_tokens=None if self.batch_tokens is None else self.batch_tokens[at],
             diverged=self.diverged,
-            trials=self.trials,
+            trials=None if self.trials is None else self.trials.subset(self.trials.within(self, at)),
             noise_floor=self.noise_floor,
         )
+
+    def within(self, other: Observations, rows: Sequence[int] | Any) -> list[bool]:
+        """Which of these rows lie at the place of one of the `rows` of `other`."""
+        places = set(zip(other.params[rows].tolist(), other.tokens[rows].tolist(), strict=True))
+        return [place in places for place in zip(self.params.tolist(), self.tokens.tolist(), strict=True)]
 
 
 def collect(

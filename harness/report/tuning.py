@@ -21,7 +21,8 @@ def print_rungs(rungs: Sequence[dict[str, Any]], level: float) -> None:
         if varying:
             rows = [rung_row(rung, key, short) for rung in varying]
             print_table(f"{label} of every rung", (*head, "over optimum", "runs", "optimum lies"), rows)
-    edges = [rung for rung in rungs if rung["edge"]]
+    tried = [rung for rung in rungs if any(rung[f"{short}_varies"] for short, _ in SETTINGS.values())]
+    edges = [rung for rung in tried if rung["edge"]]
     print_lines(*(f"- {si(r['params'])}, {si(r['tokens'])} tokens: {edge_line(r)}" for r in edges))
 
 

@@ -49,6 +49,7 @@ def test_the_choice_of_the_best_does_not_hide_the_edge():
     assert len(chosen) == 3
     assert check_tuning(chosen)[0].grade is Grade.weak
     assert check_tuning(chosen.subset([True, True, True]))[0].grade is Grade.weak
+    assert check_tuning(chosen.subset([True, True, False]))[0].grade is Grade.ok
 
 
 def test_the_batch_has_a_check_of_its_own():
