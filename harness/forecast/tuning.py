@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from harness.laws.identify import Check, grade
 from harness.laws.observations import Observations
-from harness.laws.responses.rungs import Edge, Rung, rungs, trials_of
+from harness.laws.responses.rungs import Edge, Rung, rungs
+from harness.laws.responses.trials import trials_of
 
 NAMES = {"lr": "learning rate", "batch_tokens": "batch"}
 SHOWN = 3

@@ -17,9 +17,10 @@ from harness.laws.forms.step_law import BATCH_SIZE, LEARNING_RATE
 from harness.laws.observations import Observations
 from harness.laws.responses.resample import refit
 from harness.laws.responses.result import ResponseFit, bootstrap_json, require_cases
-from harness.laws.responses.rungs import Rung, Tuned, rungs, trials_of
+from harness.laws.responses.rungs import Rung, Tuned, rungs
 from harness.laws.responses.source import Source
 from harness.laws.responses.step import Step, fit_step
+from harness.laws.responses.trials import trials_of
 from harness.laws.solve import Objective, Response
 from harness.laws.surfaces import Floats
 from harness.laws.tables import ColumnTable, observations_from_table

@@ -7,7 +7,6 @@ goes through the runs near the best one; its minimum is the rung's optimum.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 
 from harness.laws.bootstrap import finite
 from harness.laws.forms.form import RowNumbers
-from harness.laws.observations import SAME_SIZE, Observations
+from harness.laws.responses.trials import Trials, by_rung
 from harness.laws.responses.valley import Valley, valley
 from harness.laws.surfaces import Floats
 
@@ -36,26 +35,6 @@ class Edge(Enum):
 
 Ends = tuple[float | None, float | None]
 OPEN: Ends = (None, None)
-
-
-@dataclass(frozen=True, eq=False)
-class Trials:
-    """Runs that tried settings: [n] each, `loss` infinite for a run that diverged; names [n]."""
-
-    names: tuple[str, ...]
-    params: Floats
-    tokens: Floats
-    lr: Floats
-    batch_tokens: Floats
-    loss: Floats
-
-    def at(self, rows: RowNumbers) -> Trials:
-        names = tuple(self.names[i] for i in rows)
-        return Trials(names, *(column[rows] for column in self.columns))
-
-    @property
-    def columns(self) -> tuple[Floats, ...]:
-        return self.params, self.tokens, self.lr, self.batch_tokens, self.loss
 
 
 @dataclass(frozen=True)
@@ -146,53 +125,6 @@ def setting_json(name: str, short: str, tuned: Tuned | None, only: float) -> dic
         f"{short}_twice_off": tuned.twice_off,
         f"{short}_edge": tuned.edge.value,
     }
-
-
-def trials_of(observations: Observations) -> Trials | None:
-    """Every run whose learning rate is known, before any choice of the best; None where rates are not.
-
-    A run that diverged counts in every rung of its size that is at least as long.
-    """
-    whole = observations.trials or observations
-    if whole.lr is None or not whole.sized:
-        return None
-    unknown = np.full(len(whole), math.nan)
-    known = Trials(
-        whole.run_ids,
-        whole.params,
-        whole.tokens,
-        whole.lr,
-        unknown if whole.batch_tokens is None else whole.batch_tokens,
-        whole.loss,
-    )
-    broken = [
-        (row.params, tokens, row.lr, row.batch_tokens or math.nan, math.inf, row.name)
-        for row in whole.diverged
-        if row.lr is not None and (row.batch_tokens is None) == (whole.batch_tokens is None)
-        for tokens in lengths(whole.tokens[whole.params == row.params])
-        if not row.tokens > tokens
-    ]
-    added = np.array([row[:5] for row in broken], dtype=float).reshape(-1, 5).T
-    joined = (np.concatenate(pair) for pair in zip(known.columns, added, strict=True))
-    return Trials((*known.names, *(row[5] for row in broken)), *joined)
-
-
-def by_rung(trials: Trials) -> Iterator[Trials]:
-    """The runs of each (params, tokens), in order."""
-    for size in np.unique(trials.params):
-        mine = trials.params == size
-        for start in lengths(trials.tokens[mine]):
-            same = mine & (trials.tokens >= start) & (trials.tokens <= start * SAME_SIZE)
-            yield trials.at(np.flatnonzero(same))
-
-
-def lengths(tokens: Floats) -> list[float]:
-    """The smallest of each group of token counts that whole steps rounded apart."""
-    found: list[float] = []
-    for value in np.unique(tokens):
-        if not found or value > found[-1] * SAME_SIZE:
-            found.append(float(value))
-    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +218,7 @@ def describe(trials: Trials, settings: Settings, fit: Valley | None, scatter: Sc
 
 def has_minimum(settings: Settings, fit: Valley | None) -> bool:
     """Whether the parabola has a lowest point, and no further beyond the grid than the grid is wide."""
-    if fit is None or not fit.convex:
+    if fit is None or not fit.determined or not fit.convex:
         return False
     low, high = settings.points.min(axis=0), settings.points.max(axis=0)
     return bool(np.all((fit.at >= 2 * low - high) & (fit.at <= 2 * high - low)))
@@ -298,7 +230,7 @@ def tuned_of(i: int, settings: Settings, fit: Valley | None, scatter: Scatter) -
     bounds = settings.points[:, i].min(), settings.points[:, i].max()
     at = best
     error, ends, curvature = math.inf, OPEN, None
-    if fit is not None:
+    if fit is not None and fit.determined:
         curvature = float(fit.hessian[i, i])
     if fit is not None and has_minimum(settings, fit):
         at = fit.at[i]
@@ -331,6 +263,8 @@ def edge_of(settings: Settings, fit: Valley | None, tuned: dict[str, Tuned], fin
             return f"the optimal {name} lies outside the grid"
     if fit is None:
         return f"{finished} rows, at least {rows_needed(settings)} are needed"
+    if not fit.determined:
+        return f"{' and '.join(settings.names)} do not vary apart near the best run"
     return "" if has_minimum(settings, fit) else "the loss has no minimum in the grid"
 
 

@@ -15,7 +15,8 @@ class Valley:
     """Least squares y = c + g'z + z'Hz/2 with z = x - centre, q axes (one or two).
 
     `unscaled` [p, p] times the variance of y is the covariance of the coefficients c, g, and H by its
-    upper triangle; `squares` is the residual sum of squares on `freedom` degrees.
+    upper triangle; `squares` is the residual sum of squares on `freedom` degrees. `determined` is false where
+    the x do not tell the coefficients apart.
     """
 
     centre: Floats
@@ -23,6 +24,7 @@ class Valley:
     unscaled: Floats
     squares: float
     rows: int
+    determined: bool
 
     @property
     def axes(self) -> int:
@@ -105,6 +107,7 @@ def valley(x: Floats, y: Floats) -> Valley:
     q = z.shape[1]
     squares = ((0.5 if i == j else 1.0) * z[:, i] * z[:, j] for i in range(q) for j in range(i, q))
     design = np.column_stack([np.ones(len(z)), *z.T, *squares])
-    solved, *_ = np.linalg.lstsq(design, y, rcond=None)
+    solved, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
     squared = float(((design @ solved - y) ** 2).sum())
-    return Valley(centre, solved, np.linalg.pinv(design.T @ design), squared, len(y))
+    unscaled = np.linalg.pinv(design.T @ design)
+    return Valley(centre, solved, unscaled, squared, len(y), bool(rank == design.shape[1]))

@@ -14,8 +14,9 @@ from harness.laws.config import FitConfig, ParamsKind
 from harness.laws.fit import FitStatus
 from harness.laws.observations import best_of_cell
 from harness.laws.responses.optima import NoLaw, fit_batch_size, fit_learning_rate
-from harness.laws.responses.rungs import Edge, Rung, Trials, rungs, trials_of
+from harness.laws.responses.rungs import Edge, Rung, rungs
 from harness.laws.responses.source import Source
+from harness.laws.responses.trials import Trials, trials_of
 from harness.laws.responses.valley import valley
 from harness.laws.tables import observations_from_table
 from harness.report.responses import print_response
@@ -232,6 +233,14 @@ def test_both_settings_lie_where_they_were_planted():
     assert rung.lr is not None and rung.batch_tokens is not None
     assert rung.lr.value == pytest.approx(np.exp(0.3))
     assert rung.batch_tokens.value == pytest.approx(np.exp(0.2))
+
+
+def test_a_rate_tied_to_its_batch_is_told_from_neither():
+    """The rate grows as the root of the batch in every run: any mixture of the two explains the loss."""
+    steps = np.log(2) * np.arange(-4, 5)
+    rung = one_rung(np.exp(steps / 2), np.exp(0.005 * steps**2), np.exp(steps))
+    assert rung.edge == "lr and batch do not vary apart near the best run"
+    assert rung.minimum is None
 
 
 def test_seeds_count_as_one_setting_and_rounded_tokens_as_one_rung(tmp_path):
