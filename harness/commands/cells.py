@@ -6,6 +6,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness.commands.root import Experiment, Format, train_config
 from harness.data.prepare import Prepared, find
@@ -15,7 +16,7 @@ from harness.report.tables import print_plan
 from harness.report.terminal import print_json
 from harness.runs import CONFIG, RECORD, RunDirectory
 from harness.sweep.estimate import Estimate, Speeds, estimate, median_speeds, speed_key
-from harness.sweep.ledger import names_in, survey
+from harness.sweep.ledger import CellState, names_in, sharing, survey
 from harness.sweep.plan import (
     Merged,
     PlanLine,
@@ -26,11 +27,12 @@ from harness.sweep.plan import (
     write_plan,
 )
 from harness.sweep.queues import queued_cells
+from harness.sweep.units import saved_flops, shared_tokens, units
 from harness.training.cell import Cell, freeze, read_cell
 from harness.training.feasible import refuse_untrainable
 from harness.training.memory import training_bytes
 from harness.training.provenance import code_version
-from harness.training.trunk import trunk_of
+from harness.training.trunk import family_of, longest_trunk, trunk_of
 
 
 def own_cell(settings: Experiment) -> Cell:
@@ -157,7 +159,35 @@ def merged_plan(settings: Experiment, lines: Sequence[PlanLine], *, extend: bool
 
 def show_plan(settings: Experiment, plan: Sequence[PlannedCell]) -> None:
     states = survey(settings.folder, plan)
+    shared = sharing(settings.folder, states)
     if settings.format is Format.json:
-        print_json([{**vars(state.cell), "status": state.status.value} for state in states])
+        print_json([plan_row(state, shared[state.cell.run_id]) for state in states])
     else:
-        print_plan(settings.group, states, settings.cost.currency)
+        print_plan(settings.group, states, settings.cost.currency, shared)
+
+
+def plan_row(state: CellState, shared_tokens: int) -> dict[str, Any]:
+    """`flops` are of the whole cell, `shared_flops` those of them that another one computes."""
+    flops = state.cell.flops * shared_tokens / state.cell.tokens
+    status = state.status.value
+    return {**vars(state.cell), "status": status, "shared_tokens": shared_tokens, "shared_flops": flops}
+
+
+def lost_sharing(cells: Sequence[Cell]) -> str:
+    """What it costs that cells which differ in their horizon alone warm up in different numbers of steps."""
+    now = [planned(cell) for cell in cells]
+    alike = [
+        replace(about, trunk=family_of(cell), trunk_tokens=longest_trunk(cell))
+        for about, cell in zip(now, cells, strict=True)
+    ]
+    more = saved(alike) - saved(now)
+    if more <= 0:
+        return ""
+    return (
+        f"cells that differ in their horizon alone would save {more:.3g} FLOPs if they warmed up in equally "
+        "many steps: schedule.warmup_tokens=..., no more than schedule.warmup_fraction of the shortest"
+    )
+
+
+def saved(cells: Sequence[PlannedCell]) -> float:
+    return saved_flops(cells, shared_tokens(units(cells)))

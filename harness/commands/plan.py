@@ -21,9 +21,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.commands.cells import merged_plan, plan_lines, show_plan, sweep_cells
-from harness.commands.root import Experiment
+from harness.commands.cells import lost_sharing, merged_plan, plan_lines, show_plan, sweep_cells
+from harness.commands.root import Experiment, Format
 from harness.config import task_overrides, verb
+from harness.report.terminal import print_lines
 
 
 @dataclass(kw_only=True)
@@ -34,6 +35,9 @@ class Settings(Experiment):
 
 @verb("plan", Settings)
 def main(settings: Settings) -> None:
-    lines = plan_lines(settings, sweep_cells(settings, "plan", Settings, task_overrides()))
+    cells = sweep_cells(settings, "plan", Settings, task_overrides())
+    lines = plan_lines(settings, cells)
     merged_plan(settings, lines, extend=settings.extend, write=settings.write)
     show_plan(settings, [line.cell for line in lines])
+    if settings.format is Format.table and (lost := lost_sharing(cells)):
+        print_lines(lost)

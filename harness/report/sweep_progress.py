@@ -15,6 +15,7 @@ from rich.text import Text
 from harness.report.terminal import duration, si
 from harness.runs import Status
 from harness.sweep.ledger import CellState
+from harness.sweep.units import Unit, new_flops, shared_tokens, units
 
 
 class SweepProgress:
@@ -26,6 +27,8 @@ class SweepProgress:
         self.live = Live(console=self.console, refresh_per_second=2) if sys.stderr.isatty() else None
         self.began = time.monotonic()
         self.flops_before: float | None = None
+        self.units: list[Unit] = []
+        self.shared: dict[str, int] = {}
         self.said: set[str] = set()
 
     def __enter__(self) -> SweepProgress:
@@ -41,7 +44,9 @@ class SweepProgress:
 
     def update(self, states: Sequence[CellState]) -> None:
         if self.flops_before is None:
-            self.flops_before = spent(states)
+            self.units = units(state.cell for state in states)
+            self.shared = shared_tokens(self.units)
+            self.flops_before = self.spent(states)
             self.said = {state.cell.run_id for state in states if state.finished}
         if self.live:
             self.live.update(Group(Text(self.headline(states), style="bold"), self.table(states)))
@@ -70,9 +75,18 @@ class SweepProgress:
     def time_left(self, states: Sequence[CellState]) -> str:
         """From the FLOPs done since this view began; small cells are slower a FLOP, so it is an estimate."""
         seconds = time.monotonic() - self.began
-        done = spent(states) - (self.flops_before or 0.0)
-        left = sum(state.cell.flops for state in states) - spent(states)
+        done = self.spent(states) - (self.flops_before or 0.0)
+        left = sum(flops for unit in self.units for flops in new_flops(unit)) - self.spent(states)
         return duration(left / done * seconds) if done > 0 else "unknown"
+
+    def spent(self, states: Sequence[CellState]) -> float:
+        """The FLOPs done, those of a shared trunk once."""
+        return sum(
+            s.cell.flops
+            * max(0.0, (s.cell.tokens if s.finished else s.tokens) - self.shared[s.cell.run_id])
+            / s.cell.tokens
+            for s in states
+        )
 
     def say(self, states: Sequence[CellState]) -> None:
         for state in states:
@@ -84,10 +98,6 @@ class SweepProgress:
                     f"{state.cell.run_id} {state.status.value}: {loss}; {self.headline(states)}",
                     file=sys.stderr,
                 )
-
-
-def spent(states: Sequence[CellState]) -> float:
-    return sum(s.cell.flops * (1.0 if s.finished else s.tokens / s.cell.tokens) for s in states)
 
 
 def running_row(state: CellState) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.report.terminal import duration, print_lines, print_table, si
@@ -16,19 +16,34 @@ LONGEST = 60
 UNEVENTFUL = (Status.planned, Status.queued, Status.done)
 
 
-def print_plan(group: str, states: Sequence[CellState], currency: str) -> None:
+def print_plan(
+    group: str, states: Sequence[CellState], currency: str, shared: Mapping[str, int] | None = None
+) -> None:
+    """`shared` has the tokens of each cell that are trained by another one."""
     columns = ("cell", "params", "tokens", "tokens/param", "steps", "lr", "FLOPs", "memory", "time", "status")
     print_table(f"{group}: {len(states)} cells", columns, [plan_row(state) for state in states[:LONGEST]])
     print_more(len(states) - LONGEST)
+    shares = {s.cell.run_id: (shared or {}).get(s.cell.run_id, 0) / s.cell.tokens for s in states}
     left = [state.cell for state in states if not state.finished]
-    total = sum(state.cell.flops for state in states)
     print_lines(
-        f"in all {total:.3g} FLOPs, {si(sum(s.cell.tokens for s in states))} tokens; "
-        f"still to do {len(left)} cells, {sum(cell.flops for cell in left):.3g} FLOPs",
-        *device_time(left, currency),
+        f"in all {total_flops([state.cell for state in states], shares)}, "
+        f"{si(sum(s.cell.tokens for s in states))} tokens; "
+        f"still to do {len(left)} cells, {new_flops(left, shares):.3g} FLOPs",
+        *device_time(left, currency, shares),
         "params are non-embedding; FLOPs are exact (forward and backward, attention and head included); "
         "memory is weights, gradients, moments and activations; time is training alone, on one device",
     )
+
+
+def total_flops(cells: Sequence[PlannedCell], shares: Mapping[str, float]) -> str:
+    alone, new = sum(cell.flops for cell in cells), new_flops(cells, shares)
+    if new == alone:
+        return f"{alone:.3g} FLOPs"
+    return f"{new:.3g} FLOPs with trunks trained once ({alone / new:.2f} times less than {alone:.3g} alone)"
+
+
+def new_flops(cells: Sequence[PlannedCell], shares: Mapping[str, float]) -> float:
+    return sum(cell.flops * (1 - shares[cell.run_id]) for cell in cells)
 
 
 def print_more(hidden: int) -> None:
@@ -36,18 +51,19 @@ def print_more(hidden: int) -> None:
         print_lines(f"... and {hidden:,} more; format=json lists all")
 
 
-def device_time(left: Sequence[PlannedCell], currency: str) -> list[str]:
+def device_time(left: Sequence[PlannedCell], currency: str, shares: Mapping[str, float]) -> list[str]:
     """The time and money that is still to spend, and of how many cells that is known."""
     if not left:
         return []
     known = [cell for cell in left if cell.seconds is not None]
     if not known:
         return ["time unknown: no finished run of these shapes here, and no hardware.peak_flops and cost.mfu"]
-    seconds = sum(cell.seconds for cell in known if cell.seconds is not None)
+    new = {cell.run_id: 1 - shares[cell.run_id] for cell in known}
+    seconds = sum(cell.seconds * new[cell.run_id] for cell in known if cell.seconds is not None)
     measured = sum(cell.seconds_basis == TimeBasis.measured.value for cell in known)
     basis = f"{measured} cells from measured speeds, {len(known) - measured} from the stated one"
     missing = f", {len(left) - len(known)} more unknown" if len(known) < len(left) else ""
-    costs = [cell.cost for cell in known if cell.cost is not None]
+    costs = [cell.cost * new[cell.run_id] for cell in known if cell.cost is not None]
     money = f", {sum(costs):,.2f} {currency}" if costs else ""
     return [f"about {seconds / 3600:,.2f} device-hours{money} ({basis}{missing})"]
 
@@ -84,6 +100,9 @@ def print_states(group: str, states: Sequence[CellState]) -> None:
     if interrupted := [state for state in states if state.interruptions]:
         stops = sum(state.interruptions for state in interrupted)
         print_lines(f"{len(interrupted)} cells were interrupted, {stops} times in all")
+    if saved := sum(s.cell.flops * s.shared_tokens / s.cell.tokens for s in states):
+        branches = sum(state.shared_tokens > 0 for state in states)
+        print_lines(f"{branches} cells began where a shorter one's trunk ends; that saved {saved:.3g} FLOPs")
     if changed := sum(state.code_changed for state in states):
         print_lines(f"{changed} cells were trained by other code than they were planned with")
     noted = [state for state in states if state.note and state.status is not Status.done]

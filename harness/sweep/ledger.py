@@ -11,6 +11,7 @@ from harness.errors import WrongInput
 from harness.runs import FAILURE, RunDirectory, RunRecord, Status, killed_reason, read_json, read_owner
 from harness.sweep.plan import PlannedCell
 from harness.sweep.queues import queued_cells
+from harness.sweep.units import ready_trunks, shared_tokens, units
 
 FINISHED = (Status.done, Status.diverged, Status.killed)
 """Those that nothing more is to be done about."""
@@ -32,6 +33,7 @@ class CellState:
     note: str = ""
     interruptions: int = 0
     code_changed: bool = False
+    shared_tokens: int = 0
 
     @property
     def finished(self) -> bool:
@@ -94,6 +96,7 @@ def of_record(cell: PlannedCell, record: RunRecord) -> CellState:
         record.reason,
         record.interruptions,
         record.code_changed,
+        record.shared_tokens,
     )
 
 
@@ -104,6 +107,13 @@ def interruptions(run: RunDirectory, status: Status) -> int:
         return 0
     ended_otherwise = status in (Status.running, Status.failed)
     return max(0, owner.number - owner.failures - ended_otherwise)
+
+
+def sharing(root: Path, states: Sequence[CellState]) -> dict[str, int]:
+    """The tokens that each cell took over from a shorter one of its trunk, or will if it is trained."""
+    left = [state.cell for state in states if not state.finished]
+    ahead = shared_tokens(units(left), ready_trunks(root, left))
+    return {s.cell.run_id: s.shared_tokens if s.finished else ahead[s.cell.run_id] for s in states}
 
 
 def counts(states: Sequence[CellState]) -> dict[str, int]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 
+from harness.runs import TRUNKS
 from harness.sweep.plan import PlannedCell
 
 Unit = tuple[PlannedCell, ...]
@@ -47,3 +49,19 @@ def shared_tokens(
             found[cell.run_id] = max(usable, default=0)
             lengths.append(cell.trunk_tokens)
     return found
+
+
+def saved_flops(cells: Iterable[PlannedCell], shared: Mapping[str, int]) -> float:
+    """What the cells need not compute, given the tokens that each takes over."""
+    return sum(cell.flops * shared[cell.run_id] / cell.tokens for cell in cells)
+
+
+def ready_trunks(root: Path, cells: Iterable[PlannedCell]) -> dict[str, list[int]]:
+    """The lengths in tokens of the trunk states that lie in a sweep's folder, for those of these cells."""
+    batch_tokens = {cell.trunk: cell.tokens // cell.steps for cell in cells if cell.trunk}
+    return {
+        trunk: [
+            int(path.stem.removeprefix("step-")) * batch for path in (root / TRUNKS / trunk).glob("step-*.pt")
+        ]
+        for trunk, batch in batch_tokens.items()
+    }

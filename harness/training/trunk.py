@@ -7,7 +7,6 @@ to be computed once. A run of schedule=constant is trunk to its end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +31,25 @@ def trunk_of(cell: Cell) -> Trunk | None:
     if not steps or config.schedule.warmup_tokens is None or not config.saving.share_trunk:
         return None
     warmup = warmup_steps(config.schedule, horizon.steps, horizon.batch_tokens)
-    return Trunk(content_hash({**but_for_horizon(cell.frozen), "warmup_steps": warmup}), steps)
+    return Trunk(content_hash({**but_for_horizon(cell), "warmup_steps": warmup}), steps)
 
 
-def but_for_horizon(frozen: Mapping[str, Any]) -> dict[str, Any]:
+def family_of(cell: Cell) -> str:
+    """Equal for runs that would share a trunk if they warmed up in equally many steps; empty if it never
+    could."""
+    if not longest_trunk(cell) or not cell.config.saving.share_trunk:
+        return ""
+    return content_hash(but_for_horizon(cell))
+
+
+def longest_trunk(cell: Cell) -> int:
+    """The tokens before the cooldown."""
+    return trunk_steps(cell.config.schedule, cell.horizon.steps) * cell.horizon.batch_tokens
+
+
+def but_for_horizon(cell: Cell) -> dict[str, Any]:
     """What bears on the steps of a run before its cooldown, but for its warm-up."""
-    content = science(dict(frozen))
+    content = science(cell.frozen)
     config = {key: value for key, value in content["config"].items() if key not in ("horizon", "schedule")}
     horizon = {key: value for key, value in content["horizon"].items() if key != "steps"}
     return {**content, "config": config, "horizon": horizon}

@@ -137,3 +137,41 @@ def cells_settings(tmp_path):
     from harness.config import compose_all
 
     return compose_all("plan", Settings, [[*WORDS, f"corpus.path={tmp_path / 'texts'}"]])[0]
+
+
+ALIKE = ["schedule.warmup_tokens=512", "schedule.warmup_fraction=0.1", "schedule.cooldown_fraction=0.2"]
+
+
+def horizons(*tokens: int) -> str:
+    return f'sweep.axes=["horizon.tokens={",".join(map(str, tokens))}"]'
+
+
+def test_horizons_of_a_trunk_cost_it_once_and_a_longer_one_only_what_is_new(typed, tmp_path, capsys):
+    code, out, _ = typed("plan", horizons(10_240, 20_480), *ALIKE, "format=json")
+    assert code == 0
+    short, long = json.loads(out)
+    assert short["trunk"] == long["trunk"] != ""
+    assert (short["shared_tokens"], long["shared_tokens"]) == (0, 8_192)
+    assert long["shared_flops"] == pytest.approx(0.4 * long["flops"])
+
+    root = tmp_path / "runs" / "toy"
+    assert main(["train", f"cell='{root / short['run_id']}'"]) == 0
+    capsys.readouterr()
+    longest = json.loads(typed("plan", horizons(10_240, 20_480, 40_960), *ALIKE, "format=json")[1])[-1]
+    assert longest["shared_tokens"] == 16_384
+    assert main(["train", f"cell='{root / longest['run_id']}'"]) == 0
+    capsys.readouterr()
+    states = json.loads(typed("status", "format=json")[1])["cells"]
+    assert [state["shared_tokens"] for state in states] == [0, 0, 8_192]  # the one between was not trained
+    out = typed("plan", horizons(10_240, 20_480, 40_960), *ALIKE)[1]
+    assert "with trunks trained once" in out and "still to do 1 cells" in out
+    assert "1 cells began where a shorter one's trunk ends" in typed("status")[1]
+
+
+def test_the_plan_says_when_warm_ups_keep_horizons_apart(typed):
+    hint = "if they warmed up in equally many steps"
+    assert hint in typed("plan", horizons(51_200, 102_400), "write=false")[1]
+    assert hint in typed("plan", horizons(2_560, 102_400), *ALIKE, "write=false")[1]  # one is cut short
+    assert hint not in typed("plan", horizons(10_240, 20_480), *ALIKE, "write=false")[1]
+    assert hint not in typed("plan", horizons(10_240, 20_480), "schedule=cosine", "write=false")[1]
+    assert hint not in typed("plan", AXES, "write=false")[1]
