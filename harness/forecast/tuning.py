@@ -36,7 +36,7 @@ def check_setting(name: str, found: Sequence[Rung]) -> list[Check]:
     places = [f"{rung.params:.4g} x {rung.tokens:.4g} (the {edge.value})" for rung, edge in edges]
     more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
     reason = (
-        f"the best {NAMES[name]} lies at an end of the grid on {len(edges)} of {len(tried)} rungs (params x "
-        f"tokens {', '.join(places[:SHOWN])}{more}); beyond it the loss may fall by about {worst:.2%}"
+        f"the best {NAMES[name]} lies at an end of the grid on {len(edges)} of {len(tried)} rungs (params "
+        f"x tokens {', '.join(places[:SHOWN])}{more}); the loss may lie about {worst:.2%} above its lowest"
     )
     return [Check(f"{name} at an edge", grade(False, bool(edges)), worst, 0.0, reason)]

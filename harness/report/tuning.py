@@ -45,7 +45,7 @@ def rung_row(rung: dict[str, Any], key: str, short: str) -> tuple[str, ...]:
 
 def edge_line(rung: dict[str, Any]) -> str:
     cost = rung["edge_cost"]
-    return rung["edge"] + (f"; beyond it the loss may fall by about {cost:.2%}" if cost else "")
+    return rung["edge"] + (f"; there the loss may lie about {cost:.2%} above its lowest" if cost else "")
 
 
 def percent(share: float | None) -> str:

@@ -63,8 +63,8 @@ class Rung:
 
     `rows` are the runs under the parabola, `runs` all of them, `minimum` the loss at its lowest point and
     `excess` how far the best setting lies above that, in ln L. `edge` says why the optimum cannot be
-    trusted, empty for one inside the grid, and `edge_cost` what the loss may still fall by beyond the
-    edge, in ln L.
+    trusted, empty for one inside the grid, and `edge_cost` how far the best setting then may lie above the
+    lowest loss, in ln L.
     """
 
     params: float
@@ -269,8 +269,8 @@ def edge_of(settings: Settings, fit: Valley | None, tuned: dict[str, Tuned], fin
 
 
 def edge_cost(settings: Settings, tuned: dict[str, Tuned], excess: float | None) -> float:
-    """By how much ln L may still fall beyond the edge: what the parabola says, or without one as much again
-    as the last steps towards it gained, all else equal."""
+    """How far ln L at the best setting may lie above its lowest: what the parabola says, or without one as
+    much again as the last step towards the edge gained, all else equal."""
     if excess is not None:
         return excess
     best, gains = settings.points[settings.best], [0.0]
