@@ -10,7 +10,7 @@ from harness.forecast.config import ForecastConfig
 from harness.laws.config import FitConfig
 from harness.laws.tables import BestOf
 from harness.sweep.estimate import CostConfig
-from harness.sweep.local import LauncherConfig
+from harness.sweep.launcher import AnyLauncherConfig
 from harness.sweep.plan import SweepConfig
 from harness.training.settings import TrainConfig
 
@@ -37,7 +37,7 @@ class Experiment(TrainConfig):
     noise: str | None = None
     best_of: BestOf = BestOf.none
     sweep: SweepConfig = field(default_factory=SweepConfig)
-    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    launcher: AnyLauncherConfig = field(default_factory=AnyLauncherConfig)
     cost: CostConfig = field(default_factory=CostConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     forecast: ForecastConfig = field(default_factory=ForecastConfig)

@@ -1,28 +1,32 @@
-"""Where every planned cell of a sweep stands, from its files alone.
+"""Where every planned cell of a sweep stands: from its files, then from squeue where Slurm holds cells of it.
 
     harness status experiment=demo
     harness status group=mine
     harness status group=mine format=json
 
-planned, queued (a running `harness sweep` holds it), running, interrupted (it saved and stopped), lost (its
-process vanished; it goes on from its checkpoint), failed or killed (and why), diverged, done, damaged. Runs
-of the folder that are in no plan are listed as well.
+planned, queued (a running `harness sweep` holds it, or a job, and why that waits), running, interrupted (it
+saved and stopped), lost (its process vanished; it goes on from its checkpoint), failed or killed (and why),
+diverged, done, damaged. Runs of the folder that are in no plan are listed as well.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from harness.commands.cells import unplanned
 from harness.commands.root import Experiment, Format
 from harness.config import verb
+from harness.errors import CannotAnswer
 from harness.report.tables import print_states
 from harness.report.terminal import print_json
 from harness.runs import PLAN
 from harness.sweep.ledger import CellState, counts, survey
 from harness.sweep.plan import PlannedCell, read_plan
+from harness.sweep.slurm.jobs import NO_JOBS, Jobs, jobs_of
 
 
 @dataclass(kw_only=True)
@@ -32,7 +36,17 @@ class Settings(Experiment):
 
 @verb("status", Settings)
 def main(settings: Settings) -> None:
-    show_states(settings, survey(settings.folder, cells_of(settings)))
+    cells = cells_of(settings)
+    show_states(settings, survey(settings.folder, cells, jobs_if_known(settings.folder)))
+
+
+def jobs_if_known(root: Path) -> Jobs:
+    """What Slurm holds of the sweep; the files must do where it does not answer."""
+    try:
+        return jobs_of(root)
+    except CannotAnswer as error:
+        print(f"without the queue: {error}", file=sys.stderr)
+        return NO_JOBS
 
 
 def cells_of(settings: Experiment) -> list[PlannedCell]:

@@ -10,8 +10,15 @@
     harness sweep group=mine hardware=gpu launcher.gpus=4      one cell a GPU
     harness sweep group=mine detach=true                 returns at once; status and stop find it
 
+    harness sweep group=mine launcher=slurm launcher.partition=gpu launcher.gpus=1 launcher.time=4:00:00
+    harness sweep group=mine launcher=slurm launcher.cells_per_task=8 launcher.tasks_at_once=16
+    harness sweep group=mine launcher=slurm dry_run=true      the scripts that sbatch would get
+
 One process a slot, largest first. Ctrl-C saves and stops, and so does `harness stop` from elsewhere;
 a crashed cell never stops the others. Exit code 1 when cells are left unfinished.
+
+With launcher=slurm job arrays are submitted of what is neither done nor queued nor running, and the command
+returns. Tasks that are preempted, out of time or lost with their node requeue themselves and go on.
 """
 
 from __future__ import annotations
@@ -24,12 +31,15 @@ from harness.commands.root import Experiment
 from harness.commands.status import show_states
 from harness.config import task_overrides, verb
 from harness.errors import CannotAnswer, WrongInput
+from harness.report.launches import print_launch, print_scripts
 from harness.report.sweep_progress import SweepProgress
 from harness.report.terminal import print_lines
 from harness.runs import PLAN, RunDirectory, revive
 from harness.sweep.detach import QUEUE_LOG, detach
+from harness.sweep.launcher import LauncherKind
 from harness.sweep.local import Queue, build_slots, own_cores
-from harness.sweep.plan import PlanLine, read_lines
+from harness.sweep.plan import PlanLine, PlannedCell, read_lines
+from harness.sweep.slurm.launch import Launcher
 from harness.training.settings import Device, TrainConfig
 
 
@@ -45,6 +55,9 @@ class Settings(Experiment):
 @verb("sweep", Settings)
 def main(settings: Settings) -> None:
     lines = cells_to_train(settings, task_overrides())
+    if settings.launcher.kind is LauncherKind.slurm:
+        on_slurm(settings, [line.cell for line in lines])
+        return
     if settings.dry_run:
         show_plan(settings, [line.cell for line in lines])
         return
@@ -69,6 +82,14 @@ def main(settings: Settings) -> None:
             f"{len(left)} of {len(states)} cells are not finished, e.g. {first.cell.run_id}: "
             f"{first.status.value} {first.note or '(see its log.txt)'}"
         )
+
+
+def on_slurm(settings: Settings, cells: Sequence[PlannedCell]) -> None:
+    launcher = Launcher(settings.folder, settings.launcher, settings.launcher.gpus)
+    if settings.dry_run:
+        print_scripts([one.script for one in launcher.preview(cells, settings.retry_failed)])
+        return
+    print_launch(settings.folder, launcher.launch(cells, settings.retry_failed))
 
 
 def leave_behind(settings: Settings, typed: Sequence[str]) -> None:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import WrongInput
-from harness.runs import FAILURE, RunDirectory, RunRecord, Status, killed_reason, read_json, read_owner
+from harness.runs import (
+    FAILURE,
+    JobAttempt,
+    RunDirectory,
+    RunRecord,
+    Status,
+    killed_reason,
+    read_json,
+    read_owner,
+)
 from harness.sweep.plan import PlannedCell
 from harness.sweep.queues import queued_cells
+from harness.sweep.slurm.jobs import NO_JOBS, Jobs
 from harness.sweep.units import ready_trunks, shared_tokens, units
 
 FINISHED = (Status.done, Status.diverged, Status.killed)
@@ -23,7 +33,7 @@ WAITING = (Status.planned, Status.interrupted, Status.lost)
 class CellState:
     """One cell's status and how far it got. `tokens_per_second` is the last one logged, `interruptions` how
     often it was stopped, preempted or lost; `code_changed` says that other code trained it than was there
-    when it was planned."""
+    when it was planned, `job` is the task of a batch job that trains it or will."""
 
     cell: PlannedCell
     status: Status
@@ -34,21 +44,39 @@ class CellState:
     interruptions: int = 0
     code_changed: bool = False
     shared_tokens: int = 0
+    job: str = ""
 
     @property
     def finished(self) -> bool:
         return self.status in FINISHED
 
 
-def survey(root: Path, cells: Iterable[PlannedCell]) -> list[CellState]:
-    """The state of every cell; one listing of the folder tells which have not begun."""
+def survey(root: Path, cells: Iterable[PlannedCell], jobs: Jobs = NO_JOBS) -> list[CellState]:
+    """The state of every cell; one listing of the folder tells which have not begun. `jobs` are the cells
+    that a batch system holds."""
     begun, queued = names_in(root), queued_cells(root)
-    return [
-        look(RunDirectory(root / cell.run_id), cell, queued)
+    states = [
+        look(RunDirectory(root / cell.run_id), cell, queued, jobs)
         if cell.run_id in begun
         else CellState(cell, Status.queued if cell.run_id in queued else Status.planned)
         for cell in cells
     ]
+    return [held(state, root, jobs) for state in states] if jobs.held else states
+
+
+def held(state: CellState, root: Path, jobs: Jobs) -> CellState:
+    """The state as the batch system knows more of it."""
+    if state.finished or state.cell.run_id not in jobs.held:
+        return state
+    task = jobs.task_for(root / state.cell.run_id, failed=state.status is Status.failed)
+    if task is None:
+        return state
+    if state.status is Status.running:
+        return replace(state, job=task.id)
+    if state.status in (*WAITING, Status.queued, Status.failed):
+        why = task.state.lower() if task.reason in ("None", "") else f"{task.state.lower()}: {task.reason}"
+        return replace(state, status=Status.queued, job=task.id, note=f"job {task.id} {why}")
+    return state
 
 
 def names_in(root: Path) -> set[str]:
@@ -58,12 +86,16 @@ def names_in(root: Path) -> set[str]:
         return set()
 
 
-def look(run: RunDirectory, cell: PlannedCell, queued: Collection[str] = ()) -> CellState:
+def look(
+    run: RunDirectory, cell: PlannedCell, queued: Collection[str] = (), jobs: Jobs = NO_JOBS
+) -> CellState:
     """The state of one run; a damaged directory is said so, never raised."""
     try:
         if (record := run.record_if_any()) is not None:
             return of_record(cell, record)
         status = run.status()
+        if status is Status.running and jobs.submitted and jobs.is_over(job_of(run)):
+            status = Status.lost
         note = note_of(run, status)
     except (WrongInput, KeyError, TypeError, ValueError) as error:
         return CellState(cell, Status.damaged, note=str(error))
@@ -84,6 +116,11 @@ def note_of(run: RunDirectory, status: Status) -> str:
     if status is Status.killed:
         return killed_reason(run)
     return str(read_json(run.path / FAILURE)["reason"]) if status is Status.failed else ""
+
+
+def job_of(run: RunDirectory) -> JobAttempt | None:
+    owner = read_owner(run.path)
+    return owner.job if owner else None
 
 
 def of_record(cell: PlannedCell, record: RunRecord) -> CellState:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -15,8 +17,16 @@ from pathlib import Path
 
 import pytest
 
+from harness.runs import RunDirectory, content_hash, read_owner, write_json
+from harness.sweep.ledger import CellState, counts, survey
+from harness.sweep.plan import PlannedCell, plan_line, read_plan, write_plan
+from harness.sweep.slurm.jobs import jobs_of
+from harness.sweep.slurm.launch import Launched, Launcher
+from harness.sweep.slurm.settings import SlurmConfig
+
 SCRIPT = Path(__file__).parents[2] / "slurm" / "cluster.py"
 NODES = ("n1", "n2", "n3")
+TRAINER = Path(__file__).with_name("trainer.py")
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
 SETTINGS = (
     "--nodes=3",
@@ -96,3 +106,71 @@ def is_idle(cluster: Cluster, node: str) -> bool:
     if state.startswith("DOWN"):
         cluster.ask("scontrol", "update", f"nodename={node}", "state=resume")
     return state == "IDLE"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep whose cells only the stand-in can train."""
+
+    root: Path
+    launcher: Launcher
+
+    @property
+    def cells(self) -> list[PlannedCell]:
+        return read_plan(self.root)
+
+    def launch(self, retry_failed: bool = False) -> Launched:
+        return self.launcher.launch(self.cells, retry_failed)
+
+    def states(self) -> dict[str, CellState]:
+        return {state.cell.run_id: state for state in survey(self.root, self.cells, jobs_of(self.root))}
+
+    def counts(self) -> dict[str, int]:
+        return counts(list(self.states().values()))
+
+    def started(self, run_id: str, attempts: int = 1) -> bool:
+        """Whether that attempt at the run has taken its first steps."""
+        owner = read_owner(self.root / run_id)
+        return owner is not None and owner.number >= attempts and not owner.ended and self.steps(run_id) > 1
+
+    def steps(self, run_id: str) -> int:
+        rows = RunDirectory(self.root / run_id).metrics()
+        return rows[-1]["step"] if rows else 0
+
+    def behave(self, **told: object) -> None:
+        write_json(self.root / "standin.json", {"steps": 30, "seconds": 0.1, **told})
+
+    def finish(self, seconds: float = 120) -> None:
+        """Wait until every cell is done, and check that each has the result of an undisturbed run."""
+        wait_for("the sweep", lambda: self.counts() == {"done": len(self.cells)}, seconds)
+        steps = json.loads((self.root / "standin.json").read_text())["steps"]
+        for cell in self.cells:
+            run = RunDirectory(self.root / cell.run_id)
+            assert run.record().loss == expected_loss(cell.run_id, steps), cell.run_id
+            assert [row["step"] for row in run.metrics()] == list(range(1, steps + 1)), cell.run_id
+
+    def output(self) -> str:
+        return "".join(path.read_text() for path in sorted((self.root / ".slurm").glob("*.txt")))
+
+
+def expected_loss(run_id: str, steps: int) -> float:
+    value = run_id
+    for step in range(1, steps + 1):
+        value = hashlib.sha256(f"{value} {step}".encode()).hexdigest()
+    return int(value[:8], 16) / 2**32
+
+
+def planned_sweep(root: Path, number: int, **settings: object) -> Sweep:
+    names = [f"c{i:03d}" for i in range(number)]
+    cells = [PlannedCell(name, "27k", 1, 2, 30, 30, 5.0, 0.1, 0, content_hash(name)) for name in names]
+    write_plan(root, [plan_line(cell, {"config": {}, "tokens_path": ""}) for cell in cells], (), extend=False)
+    command = (sys.executable, str(TRAINER))
+    config = SlurmConfig(**{"time": "10", "warning_seconds": 60, **settings})
+    sweep = Sweep(root, Launcher(root, config, command=command))
+    sweep.behave()
+    return sweep
+
+
+@pytest.fixture
+def sweep(cluster: Cluster, tmp_path: Path) -> Callable[..., Sweep]:
+    return lambda number, **settings: planned_sweep(tmp_path / "mine", number, **settings)

@@ -1,0 +1,123 @@
+"""What sbatch gets, compared whole, and what can be no part of it. No Slurm is needed here."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.cli import main
+from harness.errors import CannotAnswer, WrongInput
+from harness.sweep.launcher import AnyLauncherConfig, LauncherKind
+from harness.sweep.plan import PlannedCell
+from harness.sweep.slurm.launch import Launcher
+from harness.sweep.slurm.manifest import pack
+from harness.sweep.slurm.script import Array, indices, render, template
+from harness.sweep.slurm.settings import SlurmConfig, seconds
+from harness.sweep.units import units
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def cell(name: str, tokens: int = 1, trunk: str = "", flops: float = 1.0) -> PlannedCell:
+    return PlannedCell(name, "27k", 1, 2, tokens, 4, flops, 0.1, 0, name, trunk=trunk, trunk_tokens=tokens)
+
+
+def everything() -> SlurmConfig:
+    return SlurmConfig(
+        cells_per_task=8,
+        tasks_at_once=16,
+        time="1-12:00:00",
+        warning_seconds=300,
+        cpus_per_task=4,
+        memory="32G",
+        partition="gpu,gpu-long",
+        account="lab",
+        qos="normal",
+        gres="gpu:a100:1",
+        constraint="[a100|h100]",
+        directives=["--reservation=mine", "--exclusive", "--mail-user=a@b.org"],
+        restarts=9,
+    )
+
+
+@pytest.mark.parametrize(("name", "config", "gpus"), [("plain", SlurmConfig(), 0), ("full", everything(), 1)])
+def test_scripts_equal_their_golden_files(name, config, gpus):
+    command = ("/opt/python 3/bin/python", "-m", "harness.commands.task", ".slurm/0001.json")
+    array = Array("mine-0001", 100, command, ".slurm/0001-%a.txt", gpus)
+    assert render(template(), config, array) == (GOLDEN / f"{name}.sbatch").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("partition", "gpu\n#SBATCH --uid=0"),
+        ("partition", "gpu --wrap=x"),
+        ("partition", "-x"),
+        ("account", "a;rm"),
+        ("account", ""),
+        ("qos", "$(id)"),
+        ("gres", "gpu:1 x"),
+        ("gres", "gpu:1#"),
+        ("constraint", "a'b"),
+        ("constraint", "a\\b"),
+        ("memory", "4GB"),
+        ("time", "1:2:3:4"),
+        ("time", "soon"),
+        ("time", "1"),
+        ("cells_per_task", 0),
+        ("tasks_at_once", 0),
+        ("restarts", -1),
+        ("directives", ["--array=1-9"]),
+        ("directives", ["--arr=1-9"]),  # sbatch would take it for --array
+        ("directives", ["--partition=x"]),
+        ("directives", ["--comment=a b"]),
+        ("directives", ["--comment=a\n#SBATCH --uid=0"]),
+        ("directives", ["--comment='a'"]),
+        ("directives", ["-p x"]),
+        ("directives", ["--wrap=id"]),
+        ("directives", ["--export=NONE"]),
+    ],
+)
+def test_nothing_from_a_config_becomes_a_directive_or_a_command(name, value):
+    with pytest.raises(ValueError, match=f"launcher.{name}"):
+        SlurmConfig(**{name: value})
+
+
+def test_a_group_name_cannot_break_out_of_its_line(tmp_path):
+    with pytest.raises(WrongInput, match="plain folder name"):
+        Launcher(tmp_path / "a\n#SBATCH --uid=0", SlurmConfig()).array(1, [("x",)])
+
+
+def test_each_launcher_refuses_the_settings_of_the_other(capsys):
+    assert main(["sweep", "launcher.partition=gpu", "dry_run=true"]) == 2
+    assert "launcher.partition is for launcher=slurm" in capsys.readouterr().err
+    assert main(["sweep", "launcher=slurm", "launcher.slots=2", "dry_run=true"]) == 2
+    assert "launcher.slots is for launcher=local" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"frontier\.sbatch"):
+        AnyLauncherConfig(kind=LauncherKind.slurm, gpus=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("90", 5400), ("1:30", 90), ("2:00:00", 7200), ("1-0", 86_400), ("1-2:30", 95_400), ("1-0:0:5", 86_405)],
+)
+def test_times_as_slurm_reads_them(text, expected):
+    assert seconds(text) == expected
+
+
+def test_packing_keeps_trunks_together_and_in_order():
+    cells = [cell("a", flops=9.0), cell("t2", 20, "t", 2.0), cell("b", flops=1.0), cell("t1", 10, "t", 1.0)]
+    assert pack(units(cells), 1) == [("a",), ("t1", "t2"), ("b",)]
+    assert pack(units(cells), 3) == [("a", "t1", "t2"), ("b",)]
+    assert pack(units(cells), 4) == [("a", "t1", "t2", "b")]
+    assert pack([], 4) == []
+
+
+def test_indices():
+    assert indices(0, 100, None) == "0-99"
+    assert indices(50, 51, 8) == "50-50%8"
+
+
+def test_without_slurm_the_sweep_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CannotAnswer, match="login node"):
+        Launcher(tmp_path, SlurmConfig()).launch([cell("a")], retry_failed=False)
