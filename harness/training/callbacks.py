@@ -16,8 +16,9 @@ from harness.runs import Attempt
 from harness.signals import StopFlag
 from harness.training.cell import Cell
 from harness.training.checkpoint import State, save
-from harness.training.distributed import ALONE, World, gathered, largest
+from harness.training.distributed import ALONE, World, choose_device, gathered, largest
 from harness.training.module import Span, TrainingModule
+from harness.training.peaks import peak_flops
 from harness.training.schedule import LrAt
 from harness.training.steplog import StepLog
 
@@ -63,6 +64,7 @@ class Metrics(lightning.Callback):
     ) -> None:
         self.cell, self.attempt, self.clock, self.world = cell, attempt, clock, world
         self.step_log = log or StepLog()
+        self.peak = peak_flops(cell.config.hardware, choose_device(cell.config.hardware.device))
         self.diverged_at: int | None = None
         self.train_loss: float | None = None
 
@@ -81,7 +83,6 @@ class Metrics(lightning.Callback):
         """The row that ends at `step`; without a speed for steps that another run took."""
         tokens = step * self.cell.horizon.batch_tokens
         flops = self.cell.shape.training_flops(tokens)
-        peak = self.cell.config.hardware.peak_flops
         self.train_loss, grad_norm = self.step_log.row(step)
         return {
             "kind": "train",
@@ -92,7 +93,7 @@ class Metrics(lightning.Callback):
             "loss": self.train_loss,
             "grad_norm": grad_norm,  # the largest since the last row
             "tokens_per_second": round(speed, 1) if speed else None,
-            "mfu": speed * flops / tokens / (peak * self.world.size) if speed and peak else None,
+            "mfu": speed * flops / tokens / (self.peak * self.world.size) if speed and self.peak else None,
         }
 
     def take_over(self, validations: list[dict[str, Any]], lr_at: LrAt) -> None:

@@ -28,6 +28,7 @@ from harness.training.distributed import (
     summed,
     sync_gradients,
 )
+from harness.training.gemm import compile_with
 from harness.training.optim import build_optimizer, clip_gradients, set_lr
 from harness.training.schedule import LrAt
 from harness.training.settings import Compile, HardwareConfig, OptimConfig, Precision, Strategy
@@ -89,7 +90,7 @@ class TrainingModule(lightning.LightningModule):
         self.strategy = resolve_strategy(hardware.strategy, world)
         self.sharded = self.strategy == Strategy.fsdp.value
         whole = self.compiled and not self.sharded
-        self.batch_loss = torch.compile(model.loss, dynamic=False) if whole else model.loss
+        self.batch_loss = compile_with(hardware.gemm, model.loss) if whole else model.loss
         self.optimizer_state: dict | None = None
 
     def configure_model(self) -> None:

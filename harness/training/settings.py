@@ -73,6 +73,13 @@ class Compile(Enum):
     never = "never"
 
 
+class Gemm(Enum):
+    """Who multiplies float32 matrices on a CPU in a compiled step (harness.training.gemm)."""
+
+    torch = "torch"
+    onednn = "onednn"
+
+
 class Device(Enum):
     auto = "auto"
     cpu = "cpu"
@@ -91,7 +98,8 @@ class Strategy(Enum):
 class HardwareConfig:
     """`auto` compiles where a compiler is found. `activation_gib` bounds the activations of one
     micro-batch; it is a setting rather than a reading so that a resumed run splits its batch alike.
-    MFU is reported only where `peak_flops` (FLOP/s of the device at this precision) is given.
+    MFU is reported where `peak_flops` (FLOP/s of the device at this precision) is given or the device is in
+    `harness.training.peaks`. `gemm` bears on float32 on a CPU alone.
     With `activation_checkpointing` a layer keeps its input alone and is computed again on the way back:
     about a third more work, which counts neither as FLOPs nor towards MFU. Of several processes, none is
     waited for longer than `timeout_seconds`."""
@@ -105,6 +113,7 @@ class HardwareConfig:
     peak_flops: float | None = None
     strategy: Strategy = later(Strategy.auto)
     activation_checkpointing: bool = later(False)
+    gemm: Gemm = later(Gemm.torch)
     timeout_seconds: float = later(600.0)
 
     def __post_init__(self) -> None:
