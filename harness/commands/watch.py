@@ -4,6 +4,7 @@
     harness watch sweep=path/to/runs figure=watch.svg format=json
     harness watch sweep=mine dry=false                   kills what the rule would kill
     harness watch sweep=mine rule.rivals=cell            against repeats of the same size and length alone
+    harness watch sweep=rl.csv metric=reward             of a table, runs whose `horizon` is not reached
     harness watch replay=curves.csv                      old logs: what would have been predicted and killed
     harness watch replay=curves.csv by=group             each value of a column is a sweep of its own
     harness watch replay=curves.csv 'where=["kind=val"]' lenders=cheaper
@@ -22,7 +23,8 @@ Replay asks at `shares` of every run, seeing only smaller runs (`lenders=cheaper
 nothing of its own future but its plan.
 
 A table has the columns run_id, step, loss or reward, and lr where it is known; params_*, flops and tokens
-stand in the same rows or in a table of runs: runs=X.csv, by default the one beside X_curves.csv.
+stand in the same rows or in a table of runs: runs=X.csv, by default the one beside X_curves.csv. A column
+horizon, the step at which a run is planned to end, tells running from finished runs.
 """
 
 from __future__ import annotations
@@ -78,7 +80,9 @@ def watch(settings: Settings) -> None:
         replay_runs(settings, settings.replay)
         return
     folder = sweep_folder(settings)
-    found = watched(folder, settings.metric)
+    if folder.is_file() and not settings.dry:
+        raise WrongInput(f"{folder} is a table; only cells of a sweep's folder can be killed")
+    found = watched_table(settings, folder) if folder.is_file() else watched(folder, settings.metric)
     outlooks = look_ahead(
         found.running,
         found.finished,
@@ -94,10 +98,20 @@ def watch(settings: Settings) -> None:
 
 
 def sweep_folder(settings: Settings) -> Path:
-    """sweep= is a group of runs_dir=, or a folder."""
+    """sweep= is a group of runs_dir=, a folder, or a table of curves."""
     name = str(settings.watched)
     own = Path(settings.runs_dir) / name
     return own if own.is_dir() else Path(name)
+
+
+def watched_table(settings: Settings, path: Path) -> Watched:
+    runs = old_runs(settings, path)
+    return Watched(
+        running=[run for run in runs if run.final is None and not run.diverged],
+        finished=[run for run in runs if run.final is not None],
+        diverged=[run for run in runs if run.diverged],
+        left_out=[],
+    )
 
 
 def act(settings: Settings, folder: Path, outlooks: Sequence[Outlook]) -> dict[str, Ending]:

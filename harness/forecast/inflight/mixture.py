@@ -13,12 +13,14 @@ DRAWS = 2000
 
 @dataclass(frozen=True)
 class Mixture:
-    """Each [k]. `lenders` are the finished runs that it was borrowed from."""
+    """Each [k]. `lenders` are the finished runs that it was borrowed
+    from; no draw lies outside of `bounds`."""
 
     means: Floats
     variances: Floats
     weights: Floats
     lenders: tuple[str, ...] = ()
+    bounds: tuple[float, float] = (-np.inf, np.inf)
 
     def widened(self, width: float) -> Mixture:
         """About the same mean, with `width` times the standard deviation."""
@@ -31,4 +33,4 @@ class Mixture:
         chosen = np.random.default_rng(seed).random(DRAWS)
         own = np.random.default_rng([seed, run_number]).standard_normal(DRAWS)
         at = np.minimum(np.searchsorted(np.cumsum(self.weights), chosen), len(self.weights) - 1)
-        return self.means[at] + np.sqrt(self.variances[at]) * own
+        return np.clip(self.means[at] + np.sqrt(self.variances[at]) * own, *self.bounds)

@@ -82,6 +82,18 @@ class Outlook:
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Draws of the end of one run, lower ones better."""
+
+    ends: Floats
+    median: float
+
+    @classmethod
+    def of(cls, ends: Floats) -> Drawn:
+        return cls(ends, float(np.median(ends)))
+
+
 Predictor = LossPredictor | RewardPredictor
 
 
@@ -112,14 +124,14 @@ def look_ahead(
         predictor = predictors[run.run_id] if predictors else shared
         assert predictor is not None
         mixtures[run.run_id] = predictor.predict(run)
-    draws = {
-        run.run_id: metric.sign * found.draws(rule.seed, number)
+    drawn = {
+        run.run_id: Drawn.of(metric.sign * found.draws(rule.seed, number))
         for number, run in enumerate(running)
         if not isinstance(found := mixtures[run.run_id], str)
     }
     rate = base_rate(ended or finished)
     return [
-        outlook(run, mixtures[run.run_id], draws, rivals(run, running, finished, rule), metric, rule, rate)
+        outlook(run, mixtures[run.run_id], drawn, rivals(run, running, finished, rule), metric, rule, rate)
         for run in running
     ]
 
@@ -142,7 +154,7 @@ def same_budget(one: Trajectory, other: Trajectory) -> bool:
 def outlook(
     run: Trajectory,
     mixture: Mixture | str,
-    draws: dict[str, Floats],
+    drawn: dict[str, Drawn],
     against: tuple[list[Trajectory], list[Trajectory]],
     metric: Metric,
     rule: Rule,
@@ -151,15 +163,15 @@ def outlook(
     beside, finished = against
     signed = Trajectory(**{**vars(run), "values": metric.sign * run.values})
     lost = diverges(signed, rate)
-    mine = draws.get(run.run_id)
+    mine = drawn.get(run.run_id)
     final = interval = None
     chance, best, best_id = None, None, ""
     if mine is not None:
-        final = metric.sign * float(np.median(mine))
+        final = metric.sign * mine.median
         tail = (1 - rule.level) / 2
-        ends = sorted(metric.sign * float(q) for q in np.quantile(mine, [tail, 1 - tail]))
+        ends = sorted(metric.sign * float(q) for q in np.quantile(mine.ends, [tail, 1 - tail]))
         interval = (ends[0], ends[1])
-        chance, best, best_id = chance_to_beat(mine, beside, finished, draws, metric)
+        chance, best, best_id = chance_to_beat(mine, beside, finished, drawn, metric)
     verdict, reason = judge(run, mixture, chance, lost, best_id, rule)
     return Outlook(
         run_id=run.run_id,
@@ -178,10 +190,10 @@ def outlook(
 
 
 def chance_to_beat(
-    mine: Floats,
+    mine: Drawn,
     beside: Sequence[Trajectory],
     finished: Sequence[Trajectory],
-    draws: dict[str, Floats],
+    drawn: dict[str, Drawn],
     metric: Metric,
 ) -> tuple[float | None, float | None, str]:
     """The smaller of the chances against the best finished run and against the leader beside it.
@@ -191,10 +203,10 @@ def chance_to_beat(
     found: list[tuple[float, float, str]] = []
     if ends := [(metric.sign * run.final, run.run_id) for run in finished if run.final is not None]:
         best, name = min(ends)
-        found.append((float((mine < best).mean()), metric.sign * best, name))
-    if near := [(float(np.median(draws[run.run_id])), run.run_id) for run in beside if run.run_id in draws]:
+        found.append((float((mine.ends < best).mean()), metric.sign * best, name))
+    if near := [(drawn[run.run_id].median, run.run_id) for run in beside if run.run_id in drawn]:
         best, name = min(near)
-        found.append((float((mine < draws[name]).mean()), metric.sign * best, name))
+        found.append((float((mine.ends < drawn[name].ends).mean()), metric.sign * best, name))
     return min(found) if found else (None, None, "")
 
 

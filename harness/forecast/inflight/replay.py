@@ -75,7 +75,8 @@ class Replay:
         }
 
     def errors(self, share: float) -> dict[str, Any]:
-        """Over the runs with a prediction; `schedule_blind` is a power law of their own rows."""
+        """Over the runs with a prediction; `schedule_blind` is a power law of
+        their own rows, for losses."""
         mine = [look for look in self.looks if look.share == share]
         seen = [look for look in mine if look.error is not None]
         unknown = {"share": share, "n": len(seen), "without": len(mine) - len(seen)}
@@ -178,9 +179,9 @@ def replay_group(
     for share in shares:
         begun = [run.until(share) for run in group]
         seen = look_ahead(begun, before, metric, rule, asked)
+        blind = [schedule_blind(one) if metric is Metric.loss else float("nan") for one in begun]
         found += [
-            Look(run, share, outlook, schedule_blind(half))
-            for run, half, outlook in zip(group, begun, seen, strict=True)
+            Look(run, share, outlook, end) for run, outlook, end in zip(group, seen, blind, strict=True)
         ]
     return found
 

@@ -21,6 +21,7 @@ from harness.laws.surfaces import Floats
 
 BINS = 48
 FEWEST_ROWS = 12
+SMALLEST_NOISE = 1e-3
 
 MIDDLES, STEEPNESS = (0.003, 30.0, 36), (0.5, 6.0, 12)
 """x_mid as a share of the run, and B: evenly in the logarithm. ScaleRL's fits have B of about 2."""
@@ -99,7 +100,8 @@ class RewardPredictor:
         found = posterior(run, self.prior, self.level, self.bounds)
         if found is None:
             return f"fewer than {FEWEST_ROWS} rows"
-        return Mixture(found.ends, found.variances, found.weights, self.lenders)
+        within = (self.bounds.low, self.bounds.high)
+        return Mixture(found.ends, found.variances, found.weights, self.lenders, within)
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,12 @@ def posterior(run: Trajectory, prior: Floats, level: Level, bounds: Bounds) -> P
     shares, values, noise = binned(run)
     if not len(values):
         return None
-    noise += 1e-3 * bounds.width
-    parts = [given_walk(shares, values, noise, stray * bounds.width, level, bounds) for stray in STRAY]
+    noise += SMALLEST_NOISE * bounds.width
+    middle, steep = grid()
+    with np.errstate(over="ignore"):
+        risen = 1 / (1 + (middle[:, None] / np.append(shares, 1.0)) ** steep[:, None])  # [k, n + 1]
+    walks = [wander(np.append(shares, 1.0), stray * bounds.width) for stray in STRAY]
+    parts = [given_walk(risen, values, noise, walk, level, bounds) for walk in walks]
     evidence, plateaus, ends, variances = (np.concatenate(column) for column in zip(*parts, strict=True))
     score = evidence + np.log(np.tile(prior, len(STRAY)))
     weights = np.exp(score - score.max())
@@ -142,14 +148,11 @@ def binned(run: Trajectory) -> tuple[Floats, Floats, float]:
 
 
 def given_walk(
-    shares: Floats, values: Floats, noise: float, stray: float, level: Level, bounds: Bounds
+    risen: Floats, values: Floats, noise: float, walk: Floats, level: Level, bounds: Bounds
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Log evidence, A, mean and variance of the end, each [k], for one size of the walk."""
+    """Log evidence, A, mean and variance of the end, each [k], for one covariance of the walk [n + 1, n + 1].
+    `risen` [k, n + 1] is the share of the rise that is done."""
     n = len(values)
-    middle, steep = grid()
-    with np.errstate(over="ignore"):
-        risen = 1 / (1 + (middle[:, None] / np.append(shares, 1.0)) ** steep[:, None])  # [k, n + 1]
-    walk = wander(np.append(shares, 1.0), stray)
     errors = walk[:n, :n] + noise**2 * np.eye(n)
     whiten = np.linalg.inv(np.linalg.cholesky(errors))
     gain = np.linalg.solve(errors, walk[:n, n])

@@ -10,12 +10,12 @@ from harness.forecast.inflight.trajectory import Schedule, Trajectory
 
 def wsd(steps: int, cooldown: float = 0.3) -> Schedule:
     at = np.arange(steps + 1.0)
-    lr = np.minimum(1.0, (at + 1) / (0.02 * steps)) * np.minimum(1.0, (steps - at) / (cooldown * steps))
-    return Schedule.of(at, lr)
+    left = np.minimum(1.0, (steps - at) / (cooldown * steps)) if cooldown else 1.0
+    return Schedule.of(at, np.minimum(1.0, (at + 1) / (0.02 * steps)) * left)
 
 
 def constant(steps: int) -> Schedule:
-    return wsd(steps, cooldown=1e-9)
+    return wsd(steps, cooldown=0.0)
 
 
 def loss_run(
