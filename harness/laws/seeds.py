@@ -26,7 +26,7 @@ class SeedKind(Enum):
     data_order = "data order"
     init_and_data_order = "init and data order"
     validation = "validation windows"
-    unknown = "seed, not said of what"
+    unknown = "what the table does not say"
 
 
 TRUSTED = 3
