@@ -1,0 +1,124 @@
+"""Which runs next: those that most reduce the variance of the bet's prediction for their FLOPs.
+
+The laws of the ensemble, each with the covariance of its fit, are one Gaussian over ln L at the bet and at every
+candidate: within a law J S J' (J the derivatives of ln L by the parameters, S their covariance), between laws
+the covariance of their predictions. Measuring a candidate takes off its share,
+
+    V(bet) - V(bet | x) = Cov(bet, x)^2 / (V(x) + noise^2),
+
+the intra- and inter-model terms of arXiv:2604.22753 in one. Candidates are taken greedily, each conditioned on
+those before it; a candidate of a trunk that is already trained costs only what it adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.errors import CannotAnswer
+from harness.forecast.ensemble import Ensemble
+from harness.laws.forms.form import RowNumbers
+from harness.laws.solve import FormSurface, Response, Solution
+from harness.laws.surfaces import Floats
+
+COST_POWERS = (1.0, 0.5, 0.0)
+"""Variance per FLOP alone spends the budget on runs too small to say much, variance alone on one large run; of
+the designs by gain / cost^power the one with the least variance left is taken."""
+
+LOG_PRIOR, EXPONENT_PRIOR = 5.0, 0.3
+"""Standard deviations of a vague prior on logarithms of amplitudes and on exponents: with few runs a law may be
+unidentified, and its covariance must still say in which direction."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Where ln L is asked for: parameters and tokens [n], the last of them the bet."""
+
+    params: Floats
+    tokens: Floats
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A candidate by its number, what it costs after those before it (FLOPs) and the standard deviation of
+    ln L at the bet once it is measured."""
+
+    candidate: int
+    flops: float
+    std_after: float
+
+
+@dataclass(frozen=True)
+class Design:
+    """`std_before` is the standard deviation of ln L at the bet from the runs there are."""
+
+    chosen: tuple[Chosen, ...]
+    std_before: float
+
+    @property
+    def flops(self) -> float:
+        return sum(one.flops for one in self.chosen)
+
+    @property
+    def std_after(self) -> float:
+        return self.chosen[-1].std_after if self.chosen else self.std_before
+
+
+Cost = Callable[[int, Sequence[int]], float]
+"""FLOPs of a candidate, given the numbers of those already chosen."""
+
+
+def design(covariance: Floats, noise: float, cost: Cost, count: int, budget: float) -> Design:
+    """At most `count` candidates within `budget` FLOPs, the bet being the last row of `covariance`.
+
+    `noise` is the standard deviation of ln L of one run. Raises CannotAnswer when not even the cheapest
+    candidate can be paid.
+    """
+    cheapest = min((cost(i, ()) for i in range(len(covariance) - 1)), default=0.0)
+    if cheapest > budget:
+        raise CannotAnswer(f"the cheapest candidate takes {cheapest:.3g} FLOPs, more than {budget:.3g}")
+    found = [greedy(covariance, noise, cost, count, budget, power) for power in COST_POWERS]
+    return min(found, key=lambda one: (one.std_after, one.flops))
+
+
+def greedy(
+    covariance: Floats, noise: float, cost: Cost, count: int, budget: float, power: float
+) -> Design:
+    """The same candidate may be taken again: a second seed of it."""
+    left, spent, chosen = covariance.copy(), 0.0, list[Chosen]()
+    while len(chosen) < count:
+        numbers = [one.candidate for one in chosen]
+        costs = np.array([cost(i, numbers) for i in range(len(left) - 1)])
+        gain = left[-1, :-1] ** 2 / (left.diagonal()[:-1] + noise**2)
+        score = np.where(costs <= budget - spent, gain / costs**power, -1.0)
+        best = int(score.argmax())
+        if score[best] <= 0:
+            break
+        left -= np.outer(left[best], left[best]) / (left[best, best] + noise**2)
+        spent += costs[best]
+        chosen.append(Chosen(best, float(costs[best]), float(np.sqrt(max(left[-1, -1], 0.0)))))
+    return Design(tuple(chosen), float(np.sqrt(covariance[-1, -1])))
+
+
+def joint_covariance(ensemble: Ensemble, points: Points) -> Floats:
+    """Of ln L at the points [n, n]: the mean of the members' own, and that between them."""
+    within = [member_covariance(solution, points) for solution in ensemble.solutions]
+    means = ensemble.member_log_loss(points.params, points.tokens)
+    return np.asarray(np.mean(within, axis=0) + np.cov(means, rowvar=False, bias=True))
+
+
+def member_covariance(solution: Solution, points: Points) -> Floats:
+    """Of one law's ln L at the points, [n, n], by the delta method."""
+    own = derivatives(solution, solution.rows) * np.sqrt(solution.relative_weights)[:, None]
+    prior = np.diag([(LOG_PRIOR if one.log else EXPONENT_PRIOR) ** -2 for one in solution.form.parameters])
+    precision = own.T @ own / solution.scale**2 + prior
+    there = derivatives(solution, {"params": points.params, "tokens": points.tokens})
+    return np.asarray(there @ np.linalg.solve(precision, there.T))
+
+
+def derivatives(solution: Solution, rows: dict[str, Floats]) -> Floats:
+    """Of ln L at rows by the parameters (the logarithms of logarithmic ones), [n, p]."""
+    surface = FormSurface(solution.form, rows, Response.log)
+    return np.asarray(surface.gradient(surface.to_theta(solution.values[None]))[1][0])
