@@ -12,14 +12,14 @@ those before it; a candidate of a trunk that is already trained costs only what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.errors import CannotAnswer
 from harness.forecast.ensemble import Ensemble
-from harness.laws.forms.form import RowNumbers
+from harness.laws.forms.form import Rows
 from harness.laws.solve import FormSurface, Response, Solution
 from harness.laws.surfaces import Floats
 
@@ -30,14 +30,6 @@ the designs by gain / cost^power the one with the least variance left is taken."
 LOG_PRIOR, EXPONENT_PRIOR = 5.0, 0.3
 """Standard deviations of a vague prior on logarithms of amplitudes and on exponents: with few runs a law may be
 unidentified, and its covariance must still say in which direction."""
-
-
-@dataclass(frozen=True)
-class Points:
-    """Where ln L is asked for: parameters and tokens [n], the last of them the bet."""
-
-    params: Floats
-    tokens: Floats
 
 
 @dataclass(frozen=True)
@@ -102,23 +94,24 @@ def greedy(
     return Design(tuple(chosen), float(np.sqrt(covariance[-1, -1])))
 
 
-def joint_covariance(ensemble: Ensemble, points: Points) -> Floats:
-    """Of ln L at the points [n, n]: the mean of the members' own, and that between them."""
-    within = [member_covariance(solution, points) for solution in ensemble.solutions]
-    means = ensemble.member_log_loss(points.params, points.tokens)
-    return np.asarray(np.mean(within, axis=0) + np.cov(means, rowvar=False, bias=True))
+def joint_covariance(ensemble: Ensemble, rows: Rows) -> Floats:
+    """Of ln L at rows [n, n]: the weighted mean of the laws' own, and that between them."""
+    within = [member_covariance(solution, rows) for solution in ensemble.solutions]
+    apart = ensemble.member_log_loss(rows) - ensemble.log_loss(rows)
+    between = np.einsum("m,mi,mj->ij", ensemble.weights, apart, apart)
+    return np.asarray(np.einsum("m,mij->ij", ensemble.weights, np.array(within)) + between)
 
 
-def member_covariance(solution: Solution, points: Points) -> Floats:
-    """Of one law's ln L at the points, [n, n], by the delta method."""
+def member_covariance(solution: Solution, rows: Rows) -> Floats:
+    """Of one law's ln L at rows, [n, n], by the delta method."""
     own = derivatives(solution, solution.rows) * np.sqrt(solution.relative_weights)[:, None]
     prior = np.diag([(LOG_PRIOR if one.log else EXPONENT_PRIOR) ** -2 for one in solution.form.parameters])
     precision = own.T @ own / solution.scale**2 + prior
-    there = derivatives(solution, {"params": points.params, "tokens": points.tokens})
+    there = derivatives(solution, rows)
     return np.asarray(there @ np.linalg.solve(precision, there.T))
 
 
-def derivatives(solution: Solution, rows: dict[str, Floats]) -> Floats:
+def derivatives(solution: Solution, rows: Rows) -> Floats:
     """Of ln L at rows by the parameters (the logarithms of logarithmic ones), [n, p]."""
-    surface = FormSurface(solution.form, rows, Response.log)
+    surface = FormSurface(solution.form, solution.form.rows(rows), Response.log)
     return np.asarray(surface.gradient(surface.to_theta(solution.values[None]))[1][0])

@@ -1,0 +1,80 @@
+"""`harness plan next=K`: of the cells that the axes describe, those worth their FLOPs for a bet."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness.commands.cells import planned, sweep_cells
+from harness.commands.forecast import numbers_target
+from harness.commands.observe import observe, params_kind
+from harness.commands.root import Experiment
+from harness.errors import CannotAnswer
+from harness.forecast.design import Cost, Design, design, joint_covariance
+from harness.forecast.engine import Target, build_engine, run_noise
+from harness.laws.config import ParamsKind
+from harness.runs import PLAN
+from harness.sweep.plan import PlannedCell, read_plan
+from harness.sweep.units import Unit, shared_tokens, units
+from harness.training.cell import Cell
+
+
+@dataclass(frozen=True)
+class NextRuns:
+    """The cells to train next in the order of their worth, and what is known of the bet before and after."""
+
+    target: Target
+    design: Design
+    cells: tuple[Cell, ...]
+    candidates: int
+
+
+def next_runs(settings: Experiment, target: Target, cells: Sequence[Cell], count: int, budget: float) -> NextRuns:
+    """Raises CannotAnswer when every candidate is planned already, or none can be paid."""
+    observations = observe(settings, params_kind(settings), settings.fit.unit)
+    before = read_plan(settings.folder) if (settings.folder / PLAN).exists() else []
+    begun = {cell.run_id for cell in before}
+    new = [cell for cell in cells if cell.run_id not in begun]
+    if not new:
+        raise CannotAnswer("every cell of these axes is planned already; add values to sweep.axes")
+    engine = build_engine(observations, settings.forecast)
+    ensemble = engine.weighed(engine.ratio(target))
+    covariance = joint_covariance(ensemble, points(new, target, observations.params_kind))
+    cost = marginal_cost([planned(cell) for cell in new], before)
+    found = design(covariance, run_noise(engine.fit), cost, count, budget)
+    return NextRuns(target, found, tuple(new[one.candidate] for one in found.chosen), len(new))
+
+
+def points(cells: Sequence[Cell], target: Target, kind: ParamsKind) -> dict[str, np.ndarray]:
+    """Parameters and tokens of the candidates and, last, of the bet."""
+    params = [getattr(cell.shape.params, kind.value) for cell in cells]
+    tokens = [cell.horizon.tokens for cell in cells]
+    return {"params": np.array([*params, target.params], float), "tokens": np.array([*tokens, target.tokens], float)}
+
+
+def marginal_cost(cells: Sequence[PlannedCell], before: Sequence[PlannedCell]) -> Cost:
+    """What a cell adds to the FLOPs of those chosen: the tokens that neither they nor the runs there are
+    train for it. Each cell is chosen once."""
+    ready: dict[str, list[int]] = defaultdict(list)
+    for cell in before:
+        ready[cell.trunk].append(cell.trunk_tokens)
+
+    def together(numbers: Collection[int]) -> float:
+        return sum(map(unit_flops, units(cells[i] for i in numbers)))
+
+    def unit_flops(unit: Unit) -> float:
+        shared = shared_tokens([unit], ready)
+        return sum(cell.flops * (1 - shared[cell.run_id] / cell.tokens) for cell in unit)
+
+    def cost(candidate: int, chosen: Sequence[int]) -> float:
+        if candidate in chosen:
+            return math.inf
+        alike = [i for i in chosen if cells[i].trunk and cells[i].trunk == cells[candidate].trunk]
+        return together([*alike, candidate]) - together(alike)
+
+    return cost
