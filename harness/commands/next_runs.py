@@ -6,18 +6,18 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from harness.commands.cells import planned, sweep_cells
-from harness.commands.forecast import numbers_target
+from harness.commands.cells import planned
 from harness.commands.observe import observe, params_kind
-from harness.commands.root import Experiment
+from harness.commands.root import Experiment, Format
 from harness.errors import CannotAnswer
 from harness.forecast.design import Cost, Design, design, joint_covariance
 from harness.forecast.engine import Target, build_engine, run_noise
+from harness.forecast.replay import replay
 from harness.laws.config import ParamsKind
+from harness.report.terminal import print_json, print_lines, print_table, si
 from harness.runs import PLAN
 from harness.sweep.plan import PlannedCell, read_plan
 from harness.sweep.units import Unit, shared_tokens, units
@@ -34,8 +34,12 @@ class NextRuns:
     candidates: int
 
 
-def next_runs(settings: Experiment, target: Target, cells: Sequence[Cell], count: int, budget: float) -> NextRuns:
-    """Raises CannotAnswer when every candidate is planned already, or none can be paid."""
+def next_runs(
+    settings: Experiment, bet: tuple[float, float], cells: Sequence[Cell], count: int, budget: float
+) -> NextRuns:
+    """For a bet on (params, tokens). Raises CannotAnswer when every candidate is planned already, or none can
+    be paid."""
+    target = Target(params=bet[0], tokens=bet[1])
     observations = observe(settings, params_kind(settings), settings.fit.unit)
     before = read_plan(settings.folder) if (settings.folder / PLAN).exists() else []
     begun = {cell.run_id for cell in before}
@@ -54,7 +58,10 @@ def points(cells: Sequence[Cell], target: Target, kind: ParamsKind) -> dict[str,
     """Parameters and tokens of the candidates and, last, of the bet."""
     params = [getattr(cell.shape.params, kind.value) for cell in cells]
     tokens = [cell.horizon.tokens for cell in cells]
-    return {"params": np.array([*params, target.params], float), "tokens": np.array([*tokens, target.tokens], float)}
+    return {
+        "params": np.array([*params, target.params], float),
+        "tokens": np.array([*tokens, target.tokens], float),
+    }
 
 
 def marginal_cost(cells: Sequence[PlannedCell], before: Sequence[PlannedCell]) -> Cost:
@@ -78,3 +85,63 @@ def marginal_cost(cells: Sequence[PlannedCell], before: Sequence[PlannedCell]) -
         return together([*alike, candidate]) - together(alike)
 
     return cost
+
+
+def show_next(settings: Experiment, found: NextRuns, planned_cells: Sequence[PlannedCell]) -> None:
+    design = found.design
+    if settings.format is Format.json:
+        cells = [
+            {**vars(cell), "added_flops": one.flops, "std_after": one.std_after}
+            for cell, one in zip(planned_cells, design.chosen, strict=True)
+        ]
+        print_json(
+            {
+                "target": {"params": found.target.params, "tokens": found.target.tokens},
+                "candidates": found.candidates,
+                "std_before": design.std_before,
+                "std_after": design.std_after,
+                "flops": design.flops,
+                "cells": cells,
+            }
+        )
+        return
+    print_table(
+        f"{settings.group}: what to train next, of {found.candidates} cells",
+        ("cell", "params", "tokens", "adds FLOPs", "bet known to"),
+        [
+            (
+                cell.run_id,
+                si(cell.params_non_embedding),
+                si(cell.tokens),
+                f"{one.flops:.3g}",
+                f"{one.std_after:.2%}",
+            )
+            for cell, one in zip(planned_cells, design.chosen, strict=True)
+        ],
+    )
+    print_lines(
+        f"the loss of {si(found.target.params)} parameters after {si(found.target.tokens)} tokens is known "
+        f"to {design.std_before:.2%} (one standard deviation, of the fits and between the laws), with these "
+        f"{len(design.chosen)} runs for {design.flops:.3g} FLOPs to {design.std_after:.2%}"
+    )
+
+
+def show_replay(settings: Experiment, table: str, ratio: float, seeds: int) -> None:
+    settings.runs = table
+    observations = observe(settings, params_kind(settings), settings.fit.unit)
+    found = replay(observations, ratio, settings.forecast.delta, seeds)
+    if settings.format is Format.json:
+        print_json(found.to_json())
+        return
+    print_table(
+        f"{table}: {found.runs} runs to choose among, {found.flops:.3g} FLOPs",
+        ("order", "share of FLOPs", "runs", "error", "from the full table's"),
+        [
+            (m["order"], f"{m['share']:.0%}", f"{m['runs']:.0f}", f"{m['error']:.2%}", f"{m['distance']:.2%}")
+            for m in found.summary()
+        ],
+    )
+    print_lines(
+        f"the full table's own error is {found.full_error:.2%}; means over {seeds} seeds of the absolute "
+        f"error of the runs held out, of at least {ratio:g} times the compute of those chosen among"
+    )

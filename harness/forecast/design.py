@@ -1,13 +1,13 @@
 """Which runs next: those that most reduce the variance of the bet's prediction for their FLOPs.
 
-The laws of the ensemble, each with the covariance of its fit, are one Gaussian over ln L at the bet and at every
-candidate: within a law J S J' (J the derivatives of ln L by the parameters, S their covariance), between laws
-the covariance of their predictions. Measuring a candidate takes off its share,
+The laws of the ensemble, each with the covariance of its fit, are one Gaussian over ln L at the bet and at
+every candidate: within a law J S J' (J the derivatives of ln L by the parameters, S their covariance),
+between laws the covariance of their predictions. Measuring a candidate takes off its share,
 
     V(bet) - V(bet | x) = Cov(bet, x)^2 / (V(x) + noise^2),
 
-the intra- and inter-model terms of arXiv:2604.22753 in one. Candidates are taken greedily, each conditioned on
-those before it; a candidate of a trunk that is already trained costs only what it adds.
+the intra- and inter-model terms of arXiv:2604.22753 in one. Candidates are taken greedily, each
+conditioned on those before it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from harness.laws.solve import FormSurface, Response, Solution
 from harness.laws.surfaces import Floats
 
 COST_POWERS = (1.0, 0.5, 0.0)
-"""Variance per FLOP alone spends the budget on runs too small to say much, variance alone on one large run; of
-the designs by gain / cost^power the one with the least variance left is taken."""
+"""Variance per FLOP alone spends the budget on runs too small to say much, variance alone on one large run;
+of the designs by gain / cost^power the one with the least variance left is taken."""
 
 LOG_PRIOR, EXPONENT_PRIOR = 5.0, 0.3
-"""Standard deviations of a vague prior on logarithms of amplitudes and on exponents: with few runs a law may be
-unidentified, and its covariance must still say in which direction."""
+"""Standard deviations of a vague prior on the parameters that are searched as logarithms and on the others:
+with few runs a law may be unidentified, and its covariance must still say in which direction."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,7 @@ def design(covariance: Floats, noise: float, cost: Cost, count: int, budget: flo
     return min(found, key=lambda one: (one.std_after, one.flops))
 
 
-def greedy(
-    covariance: Floats, noise: float, cost: Cost, count: int, budget: float, power: float
-) -> Design:
+def greedy(covariance: Floats, noise: float, cost: Cost, count: int, budget: float, power: float) -> Design:
     """The same candidate may be taken again: a second seed of it."""
     left, spent, chosen = covariance.copy(), 0.0, list[Chosen]()
     while len(chosen) < count:

@@ -1,5 +1,5 @@
-"""Would the chooser have saved compute? Runs of a finished table are chosen one batch after another, as if they
-were still to be trained, and the bet on those held out is made anew after each batch."""
+"""Would the chooser have saved compute? Runs of a finished table are chosen one batch after another, as if
+they were still to be trained, and the bet on those held out is made anew after each batch."""
 
 from __future__ import annotations
 
@@ -107,7 +107,9 @@ def replay(observations: Observations, ratio: float, delta: float, seeds: int) -
     """Raises CannotAnswer when the table holds too few runs for the question."""
     rows, held = split(observations, ratio)
     if len(rows) <= FIRST + BATCH:
-        raise CannotAnswer(f"{len(rows)} runs are too few to choose among; at least {FIRST + BATCH + 1} are needed")
+        raise CannotAnswer(
+            f"{len(rows)} runs are too few to choose among; at least {FIRST + BATCH + 1} are needed"
+        )
     table = Table(rows, held, delta)
     full = table.bet(range(len(rows)))
     actual = np.log(held.loss)
@@ -165,8 +167,8 @@ def steps(table: Table, order: Order, seed: int) -> Iterator[list[int]]:
 
 
 def best_batch(table: Table, trained: Sequence[int], left: Sequence[int]) -> list[int]:
-    """What the chooser would have trained next, for the dearest run held out. It may spend as much again as is
-    spent, and at least what the cheapest run takes."""
+    """What the chooser would have trained next, for the dearest run held out. It may spend as much again as
+    is spent, and at least what the cheapest run takes."""
     ensemble = table.fit(trained)
     rows, top = table.rows, int(table.held.flops.argmax())
     columns = {

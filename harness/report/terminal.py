@@ -39,7 +39,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 def si(value: float) -> str:
     """1234567 as 1.23M, the way people say sizes and token counts."""
     for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
+        if abs(value) >= 0.9995 * limit:  # 999,936 is 1M, not 1e+03k
             return f"{value / limit:.3g}{unit}"
     return f"{value:.3g}"
 
