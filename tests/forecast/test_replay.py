@@ -1,4 +1,4 @@
-"""The chooser on finished public tables, and `harness plan next=` as typed."""
+"""The chooser on finished public tables, and what a cell of a trunk costs it."""
 
 import itertools
 from dataclasses import replace
@@ -9,8 +9,7 @@ import pytest
 from harness.commands.next_runs import marginal_cost
 from harness.errors import CannotAnswer
 from harness.forecast.backtest import split
-from harness.forecast.replay import FIRST, Order, Table, at_shares, steps
-from harness.forecast.replay import replay as replayed
+from harness.forecast.replay import FIRST, Order, Table, at_shares, replay, steps
 from harness.laws.tables import observations_from_table
 from harness.sweep.plan import PlannedCell
 
@@ -65,7 +64,7 @@ def test_a_loss_is_not_looked_at_before_its_run_is_trained(chinchilla):
 
 def test_too_few_runs_are_refused():
     with pytest.raises(CannotAnswer, match=r"too few to choose among|cannot test that ratio"):
-        replayed(planted_sweep(1, 0.005), 8.0, 1e-3, 1)
+        replay(planted_sweep(1, 0.005), 8.0, 1e-3, 1)
 
 
 def cell(run_id: str, tokens: int, trunk: str = "", trunk_tokens: int = 0) -> PlannedCell:

@@ -175,3 +175,28 @@ def test_the_plan_says_when_warm_ups_keep_horizons_apart(typed):
     assert hint not in typed("plan", horizons(10_240, 20_480), *ALIKE, "write=false")[1]
     assert hint not in typed("plan", horizons(10_240, 20_480), "schedule=cosine", "write=false")[1]
     assert hint not in typed("plan", AXES, "write=false")[1]
+
+
+def test_next_runs_are_added_to_the_plan_for_a_bet(typed, tmp_path):
+    sizes, tokens = (2e4, 4e4, 8e4), (1e4, 2e4, 4e4, 8e4)
+    rows = [f"{n},{d},{1.6 + 60 / n**0.35 + 300 / d**0.36}" for n in sizes for d in tokens]
+    (tmp_path / "done.csv").write_text("\n".join(["params_total,tokens,loss", *rows]))
+    axes = 'sweep.axes=["horizon.tokens=20_480,40_960,102_400","seed=0,1"]'
+    bet = ["runs=done.csv", "params=200_000", "tokens=1_000_000"]
+    code, _, err = typed("plan", axes, "next=2", *bet)
+    assert (code, err.count("\n")) == (2, 1) and "budget_flops=" in err
+    code, _, err = typed("plan", axes, *bet)
+    assert code == 2 and "add next=K" in err
+    code, _, err = typed("plan", axes, "next=2", *bet, "budget_flops=10")
+    assert code == 1 and "the cheapest candidate takes" in err
+
+    code, out, err = typed("plan", axes, "next=2", *bet, "budget_flops=2e11", "format=json")
+    assert code == 0, err
+    chosen = json.loads(out)
+    assert chosen["candidates"] == 6 and 0 < chosen["std_after"] < chosen["std_before"]
+    assert chosen["flops"] == pytest.approx(sum(cell["added_flops"] for cell in chosen["cells"]))
+    assert chosen["flops"] <= 2e11
+    planned = [line.cell.run_id for line in read_lines(tmp_path / "runs" / "toy")]
+    assert planned == [cell["run_id"] for cell in chosen["cells"]]
+    code, out, _ = typed("plan", axes, "next=9", *bet, "budget_flops=1e13", "format=json")
+    assert json.loads(out)["candidates"] == 6 - len(planned)
