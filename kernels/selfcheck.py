@@ -108,7 +108,7 @@ def shortfall(subject: Subject, attend: Attend = shipped, sizes: Sequence[Size] 
         return said
     windows = (None, 1, 23) if subject.windowed else (None,)
     for size, window in product(sizes, windows):
-        said = _compare(subject, attend, size, window)
+        said = compare(subject, attend, size, window)
         if said is not None:
             return f"{said} of {size[0]} tokens, {size[1]} heads on {size[2]}, window {window}"
     return None
@@ -147,7 +147,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 NAMES = ("out", "dq", "dk", "dv")
 
 
-def _compare(subject: Subject, attend: Attend, size: Size, window: int | None) -> str | None:
+def compare(subject: Subject, attend: Attend, size: Size, window: int | None) -> str | None:
     tokens, heads, key_heads = size
     random = torch.Generator().manual_seed(tokens)
     # tokens before heads in memory, as a model's projection leaves them

@@ -4,40 +4,26 @@ Triton brings ptxas and cuobjdump along, so a kernel compiles for any card witho
 Inside `compiling_for` the ordinary wrappers compile instead of launching, with the tiles they would take on
 that card. Read off are registers, spills (in all, and in each loop around tensor-core instructions), shared
 memory, tensor-core instructions, and how many programs fit on a multiprocessor. No speed is claimed.
-
-    python -m kernels.static                 the table of the shipped tiles for sm_80 and sm_90
-    python -m kernels.static sm_120 gfx942   for other cards
-    python -m kernels.static --write         and keep it as the baseline that the tests compare with
+`kernels.shipped` does this for every shipped tile.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
-from kernels.attention.backward import launch_backward
-from kernels.attention.forward import launch_forward
-from kernels.attention.problem import Options, documents_of_ids
-from kernels.attention.tuning import Pass
-from kernels.norm_rotary import kernel as norm_rotary
-from kernels.pipes import TENSOR, Instruction, Pipes, Rates, pipes_of
-
-BASELINE = Path(__file__).parent / "attention" / "baseline.json"
+from kernels.pipes import TENSOR, Instruction, Rates, pipes_of
 
 
 @dataclass(frozen=True)
@@ -118,12 +104,14 @@ def compiling_for(card: Card) -> Iterator[list[Any]]:
 
 @dataclass(frozen=True)
 class Loop:
-    """A loop around tensor-core instructions, none of the same kind inside it."""
+    """A loop around tensor-core instructions, none of the same kind inside it. The last two are None where
+    the rates of the card are not known (`kernels.pipes`)."""
 
     instructions: int
     tensor: int
     spills: int
-    pipes: Pipes | None = None
+    other_over_tensor: float | None = None
+    tf_serial: float | None = None
 
 
 @dataclass(frozen=True)
@@ -203,16 +191,20 @@ def _loops(instructions: list[Instruction], warps: int = 4, rates: Rates | None 
         for (begin, end), body in bodies.items()
         if not any((b, e) != (begin, end) and begin <= b and e <= end for b, e in bodies)
     ]
-    loops = [
-        Loop(
-            len(body),
-            _count(body, TENSOR),
-            _count(body, SPILLS),
-            None if rates is None else pipes_of(body, warps, rates),
-        )
-        for body in innermost
-    ]
+    loops = [_loop(body, warps, rates) for body in innermost]
     return tuple(sorted(loops, key=lambda loop: loop.instructions / loop.tensor))
+
+
+def _loop(body: list[Instruction], warps: int, rates: Rates | None) -> Loop:
+    loop = Loop(len(body), _count(body, TENSOR), _count(body, SPILLS))
+    if rates is None:
+        return loop
+    pipes = pipes_of(body, warps, rates)
+    return replace(
+        loop,
+        other_over_tensor=round(pipes.other_over_tensor, 3),
+        tf_serial=round(pipes.tf_serial(rates), 1),
+    )
 
 
 def _backward_jump(instruction: Instruction) -> tuple[int, int] | None:
@@ -243,105 +235,3 @@ def _of_amdgcn(compiled: Any, card: Card) -> Resources:
         programs_per_sm=_programs_per_sm(card, registers, max(shared, 1), warps),
         loops=(),
     )
-
-
-PLAIN = Options(causal=True, window=None, scale=0.1, softcap=None)
-KERNELS = {
-    "forward_kernel": Pass.forward,
-    "keys_values_kernel": Pass.keys_values,
-    "queries_kernel": Pass.queries,
-}
-
-
-def compile_attention(
-    card: Card, head_dim: int, dtype: torch.dtype, options: Options = PLAIN, packed: bool = False
-) -> dict[Pass, Resources]:
-    """The kernels of a head dimension with the tiles of the card, through the ordinary wrappers.
-
-    `packed`: documents, grouped queries and a sink as well.
-    """
-    q = torch.empty(1, 2, 256, head_dim, dtype=dtype)
-    k = q[:, :1] if packed else q
-    row = torch.empty(1, 2, 256)
-    documents = documents_of_ids(torch.zeros(1, 256, dtype=torch.long)) if packed else None
-    with compiling_for(card) as compiled:
-        launch_forward(q, k, k, options, documents, row[0, :, 0] if packed else None)
-        launch_backward(q, q, k, k, row, row, options, documents)
-    return {KERNELS[each.name]: resources(each, card) for each in compiled}
-
-
-def compile_norm_rotary(card: Card, head_dim: int, dtype: torch.dtype) -> list[Resources]:
-    """Norm and rotation before attention, forward and backward."""
-    x, gain, table = torch.empty(1, 64, 2, head_dim, dtype=dtype), torch.empty(head_dim), torch.empty(64, 1)
-    with compiling_for(card) as compiled:
-        norm_rotary.launch_forward(x, gain, table, table, 1e-6)
-        norm_rotary.launch_backward(x, x, gain, table, table, 1e-6)
-    return [resources(each, card) for each in compiled]
-
-
-def violations(found: Resources, card: Card) -> list[str]:
-    """Why a configuration must not ship; empty when it may. A spill in the main loop is one reason."""
-    said = []
-    if found.main_loop_spills:
-        said.append(f"{found.main_loop_spills} spill instructions in the main loop")
-    if found.registers <= 32 and found.spills:
-        said.append(f"the assembler gave up: {found.registers} registers, {found.spills} spills")
-    if found.shared_bytes > card.shared_per_program:
-        said.append(f"{found.shared_bytes} bytes of shared memory of {card.shared_per_program}")
-    if found.programs_per_sm < 1:
-        said.append("no program fits on a multiprocessor")
-    if not found.tensor_instructions:
-        said.append("no tensor-core instruction")
-    return said
-
-
-def regressions(found: Resources, before: dict[str, Any]) -> list[str]:
-    """What became worse than the kept baseline (same triton)."""
-    worse = {
-        "registers": found.registers > before["registers"] + 8,
-        "spills": found.spills > before["spills"] + 2,
-        "loop_spills": found.loop_spills > before["loop_spills"],
-        "shared_bytes": found.shared_bytes > before["shared_bytes"],
-        "programs_per_sm": found.programs_per_sm < before["programs_per_sm"],
-        "instructions": bool(found.loops) and found.loops[0].instructions > 1.05 * before["instructions"],
-    }
-    return [name for name, is_worse in worse.items() if is_worse]
-
-
-def as_row(found: Resources) -> dict[str, Any]:
-    numbers = {key: value for key, value in asdict(found).items() if key not in ("kernel", "loops")}
-    lean = found.loops[0] if found.loops else Loop(0, 0, 0)
-    return numbers | {
-        "main_loop_spills": found.main_loop_spills,
-        "loop_spills": found.loop_spills,
-        "instructions": lean.instructions,
-        "tensor": lean.tensor,
-    }
-
-
-def key_of(card: str, head_dim: int, which: Pass) -> str:
-    return f"{card} {head_dim} {which.value} bfloat16"
-
-
-def baseline() -> dict[str, Any]:
-    """{"triton": version, "rows": {key_of(...): as_row(...)}}"""
-    return json.loads(BASELINE.read_text())
-
-
-def main(words: list[str]) -> None:
-    cards = [word for word in words if not word.startswith("--")] or ["sm_80", "sm_90"]
-    rows: dict[str, dict[str, Any]] = {}
-    for name in cards:
-        for head_dim in (16, 32, 64, 128, 256):
-            for which, found in compile_attention(CARDS[name], head_dim, torch.bfloat16).items():
-                key = key_of(name, head_dim, which)
-                rows[key] = as_row(found)
-                print(key, rows[key], "; ".join(violations(found, CARDS[name])), flush=True)
-    if "--write" in words:
-        kept = json.loads(BASELINE.read_text())["rows"] if BASELINE.exists() else {}
-        text = json.dumps({"triton": triton.__version__, "rows": kept | rows}, indent=1)
-        BASELINE.write_text(text + "\n")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -4,6 +4,8 @@
     harness bench train experiment=demo models=[27k,160k] steps=200
     harness bench loader experiment=demo_frontier          tokens/s of the data loader from page cache
     harness bench startup                                  whole-process seconds of --help and fit
+    harness bench kernels static=true cards=[sm_90]        what our kernels compile to, for cards not here
+    harness bench kernels                                  on a GPU, beside SDPA, FlexAttention, flash-attn
     harness bench fit                                      the fit beside the procedure it replaces
     harness bench fit runs=table.csv full=true             on your rows, all 4500 starts, not a sample
 
@@ -29,6 +31,7 @@ class What(Enum):
     loader = "loader"
     startup = "startup"
     fit = "fit"
+    kernels = "kernels"
 
 
 @dataclass(kw_only=True)
@@ -39,6 +42,8 @@ class Settings(Experiment):
     repeats: int = 9
     sample: float = 0.02
     full: bool = False
+    static: bool = False
+    cards: list[str] = field(default_factory=lambda: ["sm_80", "sm_90"])
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,6 +62,10 @@ def bench(settings: Settings) -> None:
             bench_startup(settings)
         case What.fit:
             bench_fit(settings)
+        case What.kernels:
+            from harness.commands.bench_kernels import bench_kernels
+
+            bench_kernels(settings.static, settings.cards, settings.format)
 
 
 def main() -> None:

@@ -53,16 +53,19 @@ def delta_kernel(
 def sweep_queries(
     dk, dv, k, v, q_base, dout_base, lse_base, delta_base, begin, end, lo, hi, T_q, stride_qt, stride_qd,
     stride_gt, stride_gd, factor, inner, D: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr,
-    SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, PARTIAL: tl.constexpr,
+    SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, PARTIAL: tl.constexpr, BOTH: tl.constexpr,
 ):  # fmt: skip
-    """The inner loop of dK and dV [ROWS, WIDTH]: queries [begin, end) by tiles; rows are keys."""
+    """The inner loop of dK and dV [ROWS, WIDTH]: queries [begin, end) by tiles; rows are keys.
+
+    A key may miss the last queries only if BOTH: those from T_q on add nothing, as dout and delta read zero.
+    """
     for start in range(begin, end, COLS):
         q = load_tile(q_base, start, T_q, stride_qt, stride_qd, COLS, WIDTH, D, PARTIAL)
         lse = load_row(lse_base, start, T_q, COLS, PARTIAL)
         x = products(k, q, inner, SOFTCAP, PRECISION)
         p = tl.exp2(x * factor - (lse * LOG2E)[None, :])
         if PARTIAL:
-            p = tl.where(inside(lo, hi, start, COLS), p, 0.0)
+            p = tl.where(inside(lo, hi, start, COLS, True, BOTH), p, 0.0)
         slope = slopes(x, p, SOFTCAP)
         dout = load_tile(dout_base, start, T_q, stride_gt, stride_gd, COLS, WIDTH, D, PARTIAL)
         dv = tl.dot(p.to(dout.dtype), dout, dv, input_precision=PRECISION)
@@ -77,15 +80,16 @@ def sweep_queries(
 def sweep_keys(
     dq, q, dout, lse, delta, k_base, v_base, begin, end, lo, hi, T_k, stride_kt, stride_kd, stride_vt,
     stride_vd, factor, inner, D: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr,
-    SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, PARTIAL: tl.constexpr,
+    SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, PARTIAL: tl.constexpr, BOTH: tl.constexpr,
 ):  # fmt: skip
-    """The inner loop of dQ [ROWS, WIDTH]: keys [begin, end) by tiles; rows are queries."""
+    """The inner loop of dQ [ROWS, WIDTH]: keys [begin, end) by tiles; rows are queries, which
+    may miss the first keys only if BOTH."""
     for start in range(begin, end, COLS):
         k = load_tile(k_base, start, T_k, stride_kt, stride_kd, COLS, WIDTH, D, PARTIAL)
         x = products(q, k, inner, SOFTCAP, PRECISION)
         p = tl.exp2(x * factor - (lse * LOG2E)[:, None])
         if PARTIAL:
-            p = tl.where(inside(lo, hi, start, COLS), p, 0.0)
+            p = tl.where(inside(lo, hi, start, COLS, BOTH, True), p, 0.0)
         slope = slopes(x, p, SOFTCAP)
         v = load_tile(v_base, start, T_k, stride_vt, stride_vd, COLS, WIDTH, D, PARTIAL)
         dp = tl.dot(dout, tl.trans(v), input_precision=PRECISION)
@@ -115,6 +119,7 @@ def keys_values_kernel(
     dk_base = dk + b.to(tl.int64) * stride_dkb + kv_head.to(tl.int64) * stride_dkh
     dv_base = dv + b.to(tl.int64) * stride_dvb + kv_head.to(tl.int64) * stride_dvh
 
+    BOTH: tl.constexpr = WINDOW or DOCUMENTS
     row = begin + tl.arange(0, ROWS)
     lo, hi = seen_by(row, b, T_q, T_k, window, starts, ends, CAUSAL, WINDOW, DOCUMENTS)
     first, whole, partial, last = visits(lo, hi, COLS)
@@ -131,17 +136,17 @@ def keys_values_kernel(
             dk_tile, dv_tile = sweep_queries(
                 dk_tile, dv_tile, k_tile, v_tile, q_base, dout_base, lse_base, delta_base, first, whole,
                 lo, hi, T_q, stride_qt, stride_qd, stride_gt, stride_gd, factor, inner, D, COLS, WIDTH,
-                SOFTCAP, PRECISION, True,
+                SOFTCAP, PRECISION, True, BOTH,
             )  # fmt: skip
         dk_tile, dv_tile = sweep_queries(
             dk_tile, dv_tile, k_tile, v_tile, q_base, dout_base, lse_base, delta_base, whole, partial,
             lo, hi, T_q, stride_qt, stride_qd, stride_gt, stride_gd, factor, inner, D, COLS, WIDTH,
-            SOFTCAP, PRECISION, False,
+            SOFTCAP, PRECISION, False, BOTH,
         )  # fmt: skip
         dk_tile, dv_tile = sweep_queries(
             dk_tile, dv_tile, k_tile, v_tile, q_base, dout_base, lse_base, delta_base, partial, last,
             lo, hi, T_q, stride_qt, stride_qd, stride_gt, stride_gd, factor, inner, D, COLS, WIDTH,
-            SOFTCAP, PRECISION, True,
+            SOFTCAP, PRECISION, True, BOTH,
         )  # fmt: skip
     store_tile(dk_base, dk_tile * scale, begin, T_k, stride_dkt, stride_dkd, ROWS, WIDTH, D)
     store_tile(dv_base, dv_tile, begin, T_k, stride_dvt, stride_dvd, ROWS, WIDTH, D)
@@ -168,6 +173,7 @@ def queries_kernel(
     v_base = v + b.to(tl.int64) * stride_vb + (h // GROUP).to(tl.int64) * stride_vh
     dq_base = dq + b.to(tl.int64) * stride_dqb + h.to(tl.int64) * stride_dqh
 
+    BOTH: tl.constexpr = WINDOW or DOCUMENTS
     row = begin + tl.arange(0, ROWS)
     lo, hi = keys_seen(row, b, T_q, T_k, window, starts, ends, CAUSAL, WINDOW, DOCUMENTS)
     first, whole, partial, last = visits(lo, hi, COLS)
@@ -180,15 +186,17 @@ def queries_kernel(
         dq_tile = sweep_keys(
             dq_tile, q_tile, dout_tile, lse_row, delta_row, k_base, v_base, first, whole, lo, hi, T_k,
             stride_kt, stride_kd, stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION,
-            True,
+            True, BOTH,
         )  # fmt: skip
     dq_tile = sweep_keys(
         dq_tile, q_tile, dout_tile, lse_row, delta_row, k_base, v_base, whole, partial, lo, hi, T_k,
         stride_kt, stride_kd, stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, False,
+        BOTH,
     )  # fmt: skip
     dq_tile = sweep_keys(
         dq_tile, q_tile, dout_tile, lse_row, delta_row, k_base, v_base, partial, last, lo, hi, T_k,
         stride_kt, stride_kd, stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, True,
+        BOTH,
     )  # fmt: skip
     store_tile(dq_base, dq_tile * scale, begin, T_q, stride_dqt, stride_dqd, ROWS, WIDTH, D)
 

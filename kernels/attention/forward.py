@@ -26,14 +26,17 @@ from kernels.attention.tuning import Pass, Tile, choose_tile, launch_options, pa
 def attend(
     acc, top, total, q, k_base, v_base, begin, end, lo, hi, T_k, stride_kt, stride_kd, stride_vt, stride_vd,
     factor, inner, D: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr, SOFTCAP: tl.constexpr,
-    PRECISION: tl.constexpr, PARTIAL: tl.constexpr,
+    PRECISION: tl.constexpr, PARTIAL: tl.constexpr, BOTH: tl.constexpr,
 ):  # fmt: skip
-    """The inner loop: keys [begin, end) by tiles. acc [ROWS, WIDTH], top (of x) and total [ROWS]."""
+    """The inner loop: keys [begin, end) by tiles. acc [ROWS, WIDTH], top (of x) and total [ROWS].
+
+    A query may miss the first keys only if BOTH.
+    """
     for start in range(begin, end, COLS):
         k = load_tile(k_base, start, T_k, stride_kt, stride_kd, COLS, WIDTH, D, PARTIAL)
         x = products(q, k, inner, SOFTCAP, PRECISION)
         if PARTIAL:
-            x = tl.where(inside(lo, hi, start, COLS), x, float("-inf"))
+            x = tl.where(inside(lo, hi, start, COLS, BOTH, True), x, float("-inf"))
         new_top = tl.maximum(top, tl.max(x, 1))
         shift = new_top * factor
         if PARTIAL:  # a row that has seen no key yet: exp2(-inf - 0) = 0, where -inf - -inf is NaN
@@ -83,6 +86,7 @@ def forward_kernel(
     v_base = v + b.to(tl.int64) * stride_vb + (h // GROUP).to(tl.int64) * stride_vh
     out_base = out + b.to(tl.int64) * stride_ob + h.to(tl.int64) * stride_oh
 
+    BOTH: tl.constexpr = WINDOW or DOCUMENTS
     row = begin + tl.arange(0, ROWS)
     lo, hi = keys_seen(row, b, T_q, T_k, window, starts, ends, CAUSAL, WINDOW, DOCUMENTS)
     first, whole, partial, last = visits(lo, hi, COLS)
@@ -93,15 +97,15 @@ def forward_kernel(
     if WINDOW or DOCUMENTS:
         acc, top, total = attend(
             acc, top, total, q_tile, k_base, v_base, first, whole, lo, hi, T_k, stride_kt, stride_kd,
-            stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, True,
+            stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, True, BOTH,
         )  # fmt: skip
     acc, top, total = attend(
         acc, top, total, q_tile, k_base, v_base, whole, partial, lo, hi, T_k, stride_kt, stride_kd,
-        stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, False,
+        stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, False, BOTH,
     )  # fmt: skip
     acc, top, total = attend(
         acc, top, total, q_tile, k_base, v_base, partial, last, lo, hi, T_k, stride_kt, stride_kd,
-        stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, True,
+        stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, True, BOTH,
     )  # fmt: skip
     sink_logit = 0.0
     if SINK:

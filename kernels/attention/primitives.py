@@ -94,10 +94,21 @@ def visits(lo, hi, COLS: tl.constexpr):
 
 
 @triton.jit
-def inside(lo, hi, start, COLS: tl.constexpr):
-    """[ROWS, COLS] mask of the columns start, start + 1, ... within the interval of each row."""
+def inside(lo, hi, start, COLS: tl.constexpr, LOWER: tl.constexpr, UPPER: tl.constexpr):
+    """[ROWS, COLS] mask of the columns start, start + 1, ... within the interval of each row.
+
+    A bound that no column of the tile can cross need not be compared: registers are short there.
+    """
     column = start + tl.arange(0, COLS)
-    return (column[None, :] >= lo[:, None]) & (column[None, :] < hi[:, None])
+    above = column[None, :] >= lo[:, None]
+    below = column[None, :] < hi[:, None]
+    if LOWER and UPPER:
+        mask = above & below
+    elif LOWER:
+        mask = above
+    else:
+        mask = below
+    return mask
 
 
 @triton.jit

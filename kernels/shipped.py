@@ -1,0 +1,144 @@
+"""The shipped tiles: what they compile to on each card, and the baseline they must not fall behind.
+
+    python -m kernels.shipped                  compile those of sm_80 and sm_90 and keep them as the baseline
+    python -m kernels.shipped sm_120 gfx942    of other cards
+
+`harness bench kernels static=true` shows them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+
+from kernels.attention.backward import launch_backward
+from kernels.attention.forward import launch_forward
+from kernels.attention.problem import Options, documents_of_ids
+from kernels.attention.tuning import Pass
+from kernels.norm_rotary import kernel as norm_rotary
+from kernels.static import CARDS, Card, Loop, Resources, compiling_for, resources
+
+BASELINE = Path(__file__).parent / "attention" / "baseline.json"
+
+PLAIN = Options(causal=True, window=None, scale=0.1, softcap=None)
+KERNELS = {
+    "forward_kernel": Pass.forward,
+    "keys_values_kernel": Pass.keys_values,
+    "queries_kernel": Pass.queries,
+}
+
+
+def compile_attention(
+    card: Card, head_dim: int, dtype: torch.dtype, options: Options = PLAIN, packed: bool = False
+) -> dict[Pass, Resources]:
+    """The kernels of a head dimension with the tiles of the card, through the ordinary wrappers.
+
+    `packed`: documents, grouped queries and a sink as well.
+    """
+    q = torch.empty(1, 2, 256, head_dim, dtype=dtype)
+    k = q[:, :1] if packed else q
+    row = torch.empty(1, 2, 256)
+    documents = documents_of_ids(torch.zeros(1, 256, dtype=torch.long)) if packed else None
+    with compiling_for(card) as compiled:
+        launch_forward(q, k, k, options, documents, row[0, :, 0] if packed else None)
+        launch_backward(q, q, k, k, row, row, options, documents)
+    return {KERNELS[each.name]: resources(each, card) for each in compiled}
+
+
+def compile_norm_rotary(card: Card, head_dim: int, dtype: torch.dtype) -> list[Resources]:
+    """Norm and rotation before attention, forward and backward."""
+    x, gain, table = torch.empty(1, 64, 2, head_dim, dtype=dtype), torch.empty(head_dim), torch.empty(64, 1)
+    with compiling_for(card) as compiled:
+        norm_rotary.launch_forward(x, gain, table, table, 1e-6)
+        norm_rotary.launch_backward(x, x, gain, table, table, 1e-6)
+    return [resources(each, card) for each in compiled]
+
+
+def violations(found: Resources, card: Card) -> list[str]:
+    """Why a configuration must not ship; empty when it may. A spill in the main loop is one reason."""
+    said = []
+    if found.main_loop_spills:
+        said.append(f"{found.main_loop_spills} spill instructions in the main loop")
+    if found.registers <= 32 and found.spills:
+        said.append(f"the assembler gave up: {found.registers} registers, {found.spills} spills")
+    if found.shared_bytes > card.shared_per_program:
+        said.append(f"{found.shared_bytes} bytes of shared memory of {card.shared_per_program}")
+    if found.programs_per_sm < 1:
+        said.append("no program fits on a multiprocessor")
+    if not found.tensor_instructions:
+        said.append("no tensor-core instruction")
+    return said
+
+
+def regressions(found: Resources, before: dict[str, Any]) -> list[str]:
+    """What became worse than the kept baseline (same triton)."""
+    worse = {
+        "registers": found.registers > before["registers"] + 8,
+        "spills": found.spills > before["spills"] + 2,
+        "loop_spills": found.loop_spills > before["loop_spills"],
+        "shared_bytes": found.shared_bytes > before["shared_bytes"],
+        "programs_per_sm": found.programs_per_sm < before["programs_per_sm"],
+        "tf_serial": bool(found.loops)
+        and (found.loops[0].tf_serial or 0) < 0.97 * (before.get("tf_serial") or 0),
+        "instructions": bool(found.loops) and found.loops[0].instructions > 1.05 * before["instructions"],
+    }
+    return [name for name, is_worse in worse.items() if is_worse]
+
+
+def as_row(found: Resources) -> dict[str, Any]:
+    numbers = {key: value for key, value in asdict(found).items() if key not in ("kernel", "loops")}
+    lean = found.loops[0] if found.loops else Loop(0, 0, 0)
+    return numbers | {
+        "main_loop_spills": found.main_loop_spills,
+        "loop_spills": found.loop_spills,
+        "instructions": lean.instructions,
+        "tensor": lean.tensor,
+        "other_over_tensor": lean.other_over_tensor,
+        "tf_serial": lean.tf_serial,
+    }
+
+
+def key_of(card: str, head_dim: int, which: Pass) -> str:
+    return f"{card} {head_dim} {which.value} bfloat16"
+
+
+def baseline() -> dict[str, Any]:
+    """{"triton": version, "rows": {key_of(...): as_row(...)}}"""
+    return json.loads(BASELINE.read_text())
+
+
+def effective_backward(keys_values: float, queries: float) -> float:
+    """TF of a whole backward that recomputes the scores: five useful products of the seven it makes, four of
+    them in the pass of the keys and three in that of the queries."""
+    return 5 / (4 / keys_values + 3 / queries)
+
+
+HEAD_DIMS = (16, 32, 64, 128, 256)
+
+
+def shipped_rows(name: str, head_dims: Sequence[int] = HEAD_DIMS) -> Iterator[tuple[str, Resources]]:
+    """The key and the resources of every pass with the tiles of a card, bfloat16, as they are compiled."""
+    for head_dim in head_dims:
+        for which, found in compile_attention(CARDS[name], head_dim, torch.bfloat16).items():
+            yield key_of(name, head_dim, which), found
+
+
+def keep(rows: dict[str, dict[str, Any]]) -> None:
+    """As the baseline that the tests compare with; rows of other cards stay."""
+    kept = baseline()["rows"] if BASELINE.exists() else {}
+    text = json.dumps({"triton": triton.__version__, "rows": kept | rows}, indent=1)
+    BASELINE.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    compiled = {
+        key: found for name in sys.argv[1:] or ["sm_80", "sm_90"] for key, found in shipped_rows(name)
+    }
+    keep({key: as_row(found) for key, found in compiled.items()})

@@ -1,0 +1,86 @@
+"""What of the bench needs no GPU: who is wrong has no speed, who cannot run says why, and the table."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+from harness.commands.bench_kernels import timing_row
+from kernels.bench import Case, by_backend, matmul_tflops, race, timed
+from kernels.selfcheck import sdpa
+
+CASE = Case(batch=1, heads=4, key_heads=2, tokens=40, head_dim=16, window=9)
+
+
+def clock(call: object) -> float:
+    call()
+    return 2.0
+
+
+def shifted(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    return sdpa(q, k, v, window + 1)
+
+
+def absent(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    raise RuntimeError("No available kernel.\nA second line.")
+
+
+def test_only_who_is_right_has_a_speed() -> None:
+    by = {"right": sdpa, "wrong": shifted, "absent": absent}
+    right, wrong, missing = race(by, (CASE,), clock, "cpu")
+    assert (right.refused, right.forward_ms, right.backward_ms) == ("", 2.0, 2.0)
+    assert right.forward_tflops == pytest.approx(CASE.forward_flops / 2e-3 / 1e12)
+    assert right.backward_tflops == pytest.approx(2.5 * right.forward_tflops)
+    assert wrong.refused.startswith("wrong: out is off by")
+    assert missing.refused == "No available kernel."
+    assert wrong.forward_ms is wrong.forward_tflops is missing.backward_ms is None
+    assert timing_row(wrong, 100.0)[4:11] == ("wrong", "", "", "", "", "", "")
+    assert timing_row(right, right.forward_tflops)[5:8] == ("2.000", "0", "100")
+
+
+def test_flops_are_those_of_the_pairs_that_are_seen() -> None:
+    full = Case(batch=2, heads=3, key_heads=3, tokens=10, head_dim=8)
+    assert full.forward_flops == 2 * 3 * 4 * 8 * 55
+    assert matmul_tflops(clock, "cpu", size=8) == pytest.approx(2 * 8**3 / 2e-3 / 1e12)
+
+
+def test_a_back_end_that_is_not_there_is_no_error() -> None:
+    from torch.nn.attention import SDPBackend
+
+    found = timed(CASE, "cuDNN", by_backend(SDPBackend.CUDNN_ATTENTION), clock, "cpu")
+    assert found.refused
+    assert found.forward_ms is None
+
+
+def test_without_a_gpu_it_says_so_in_one_line(harness, tmp_path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    done = harness("bench", "kernels", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert "static=true" in done.stderr
+
+
+def test_the_static_table_says_what_it_is(monkeypatch, capsys) -> None:
+    pytest.importorskip("triton")
+    from harness.commands import bench_kernels
+    from harness.commands.root import Format
+    from kernels import shipped
+    from kernels.static import Loop, Resources
+
+    found = Resources("k", 200, 3, 65536, 24, 2, (Loop(400, 12, 0, 0.9, 500.0), Loop(500, 12, 3, 1.0, 400.0)))
+    keys = [shipped.key_of("sm_90", 64, which) for which in shipped.Pass]
+    monkeypatch.setattr(shipped, "HEAD_DIMS", (64,))
+    monkeypatch.setattr(shipped, "shipped_rows", lambda card: ((key, found) for key in keys))
+    bench_kernels.bench_kernels(True, ["sm_90"], Format.table)
+    said = capsys.readouterr().out
+    assert "0.90" in said and "the whole backward 357 TF" in said
+    assert "have been run on: none" in said and "no measurement" in said
+    bench_kernels.bench_kernels(True, ["sm_90"], Format.json)
+    row = json.loads(capsys.readouterr().out)["rows"][keys[0]]
+    assert (row["tf_serial"], row["loop_spills"], row["violations"]) == (500.0, 3, [])
+    with pytest.raises(Exception, match="sm_70"):
+        bench_kernels.bench_kernels(True, ["sm_70"], Format.table)
