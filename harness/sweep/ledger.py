@@ -26,6 +26,9 @@ from harness.sweep.units import ready_trunks, shared_tokens, units
 FINISHED = (Status.done, Status.diverged, Status.killed)
 """Those that nothing more is to be done about."""
 
+ORDINARY = ("", "None", "Priority", "Resources", "BeginTime", "Dependency", "JobArrayTaskLimit")
+"""Reasons of a job's waiting that pass by themselves."""
+
 WAITING = (Status.planned, Status.interrupted, Status.lost)
 
 
@@ -74,8 +77,8 @@ def held(state: CellState, root: Path, jobs: Jobs) -> CellState:
     if state.status is Status.running:
         return replace(state, job=task.id)
     if state.status in (*WAITING, Status.queued, Status.failed):
-        why = task.state.lower() if task.reason in ("None", "") else f"{task.state.lower()}: {task.reason}"
-        return replace(state, status=Status.queued, job=task.id, note=f"job {task.id} {why}")
+        note = "" if task.reason in ORDINARY else f"job {task.id} {task.state.lower()}: {task.reason}"
+        return replace(state, status=Status.queued, job=task.id, note=note)
     return state
 
 

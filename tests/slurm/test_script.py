@@ -10,7 +10,7 @@ from harness.sweep.launcher import AnyLauncherConfig, LauncherKind
 from harness.sweep.plan import PlannedCell
 from harness.sweep.slurm.launch import Launcher
 from harness.sweep.slurm.manifest import pack
-from harness.sweep.slurm.script import Array, indices, render, template
+from harness.sweep.slurm.script import Array, indices, render, template, template_path
 from harness.sweep.slurm.settings import SlurmConfig, seconds
 from harness.sweep.units import units
 
@@ -110,6 +110,15 @@ def test_packing_keeps_trunks_together_and_in_order():
     assert pack(units(cells), 3) == [("a", "t1", "t2"), ("b",)]
     assert pack(units(cells), 4) == [("a", "t1", "t2", "b")]
     assert pack([], 4) == []
+
+
+def test_every_script_requeues_alike():
+    def rule(name: str) -> str:
+        text = (Path(template_path()).parent / name).read_text()
+        start, end = text.index("requeue() {"), text.index("\n}\n")
+        return text[start:end].replace("@restarts@", "100")
+
+    assert rule("array.sbatch") == rule("frontier.sbatch")
 
 
 def test_indices():

@@ -25,10 +25,13 @@ class Array:
 
 
 def template() -> str:
+    return template_path().read_text(encoding="utf-8")
+
+
+def template_path() -> Path:
     """The shipped one of a wheel, else the checkout's."""
     shipped = Path(harness.__file__).parent / "slurm" / TEMPLATE
-    path = shipped if shipped.exists() else Path(harness.__file__).parent.parent / "slurm" / TEMPLATE
-    return path.read_text(encoding="utf-8")
+    return shipped if shipped.exists() else Path(harness.__file__).parent.parent / "slurm" / TEMPLATE
 
 
 def render(text: str, config: SlurmConfig, array: Array) -> str:
