@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from harness.commands.cells import merged_plan, plan_lines, show_plan, sweep_cells
 from harness.commands.root import Experiment
@@ -55,6 +56,8 @@ class Settings(Experiment):
 @verb("sweep", Settings)
 def main(settings: Settings) -> None:
     lines = cells_to_train(settings, task_overrides())
+    if settings.retry_killed and not settings.dry_run:
+        revive_killed(settings.folder, lines)
     if settings.launcher.kind is LauncherKind.slurm:
         on_slurm(settings, [line.cell for line in lines])
         return
@@ -67,10 +70,6 @@ def main(settings: Settings) -> None:
     if settings.detach:
         leave_behind(settings, task_overrides())
         return
-    if settings.retry_killed:
-        for line in lines:
-            if (run := RunDirectory(settings.folder / line.cell.run_id)).path.is_dir():
-                revive(run)
     queue = Queue(settings.folder, lines, slots, settings.retry_failed)
     with SweepProgress(settings.group) as progress:
         queue.run(progress.update)
@@ -82,6 +81,12 @@ def main(settings: Settings) -> None:
             f"{len(left)} of {len(states)} cells are not finished, e.g. {first.cell.run_id}: "
             f"{first.status.value} {first.note or '(see its log.txt)'}"
         )
+
+
+def revive_killed(root: Path, lines: Sequence[PlanLine]) -> None:
+    for line in lines:
+        if (run := RunDirectory(root / line.cell.run_id)).path.is_dir():
+            revive(run)
 
 
 def on_slurm(settings: Settings, cells: Sequence[PlannedCell]) -> None:

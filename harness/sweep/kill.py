@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from harness.runs import AlreadyFinished, RunDirectory, mark_killed
+from harness.runs import AlreadyFinished, RunDirectory, mark_killed, read_owner
 from harness.sweep.stop import Worker, ask, trainer, wait
 
 
@@ -39,9 +39,9 @@ class Death:
 
 
 def kill(root: Path, deaths: Mapping[str, Death], wait_seconds: float) -> dict[str, Ending]:
-    """Mark every run id of `deaths` and cancel what trains it here; every run saves first if it can.
+    """Mark every run id of `deaths`, and ask what trains it here to stop.
 
-    A process on another machine ends by itself: it finds the mark when it next logs a row.
+    Whatever cannot be asked ends the run by itself: it finds the mark when it next logs a row.
     """
     found: dict[str, Ending] = {}
     asked: dict[str, Worker] = {}
@@ -54,13 +54,16 @@ def kill(root: Path, deaths: Mapping[str, Death], wait_seconds: float) -> dict[s
             continue
         worker = trainer(run.path)
         found[run_id] = Ending.idle if worker is None else Ending.stopping
-        if worker is not None and cancel(root, worker):
+        if worker is not None and cancel(root / run_id, worker):
             asked[run_id] = worker
     wait(list(asked.values()), wait_seconds)
     return found | {run_id: Ending.stopped for run_id, worker in asked.items() if not worker.is_alive()}
 
 
-def cancel(root: Path, worker: Worker) -> bool:
-    """Ask one cell's process to stop; whether that could be done from here. The place for a scheduler's own
-    way to cancel what runs elsewhere."""
-    return worker.process.is_here and ask(worker)
+def cancel(run: Path, worker: Worker) -> bool:
+    """Ask the process of one cell to stop; whether that was done. The task of a batch job is left to find the
+    mark: it has other cells to go on with, and scancel would end them too."""
+    owner = read_owner(run)
+    if owner is None or owner.job is not None or not worker.process.is_here:
+        return False
+    return ask(worker)

@@ -60,7 +60,7 @@ def test_a_process_that_cannot_be_asked_stops_at_its_next_row(tmp_path, monkeypa
     run = RunDirectory(tmp_path / "a")
     attempt = claim(run)
     attempt.append_metrics([ROW])
-    monkeypatch.setattr(killing, "cancel", lambda root, worker: False)
+    monkeypatch.setattr(killing, "cancel", lambda run, worker: False)
     assert kill(tmp_path, {"a": HOPELESS}, 0) == {"a": Ending.stopping}
     assert run.status() is Status.running
     with pytest.raises(Killed, match="was killed"):
