@@ -3,6 +3,7 @@
     harness bench train experiment=demo                    tokens/s against a bare PyTorch loop
     harness bench train experiment=demo models=[27k,160k] steps=200
     harness bench loader experiment=demo_frontier          tokens/s of the data loader from page cache
+    harness bench memory experiment=demo                   the estimated memory beside that of fresh runs
     harness bench startup                                  whole-process seconds of --help and fit
     harness bench kernels static=true cards=[sm_90]        what our kernels compile to, for cards not here
     harness bench kernels                                  on a GPU, beside SDPA, FlexAttention, flash-attn
@@ -29,6 +30,7 @@ TYPICAL_STEPS = 5_000
 class What(Enum):
     train = "train"
     loader = "loader"
+    memory = "memory"
     startup = "startup"
     fit = "fit"
     kernels = "kernels"
@@ -58,6 +60,8 @@ def bench(settings: Settings) -> None:
             bench_train(settings)
         case What.loader:
             bench_loader(settings)
+        case What.memory:
+            bench_memory(settings)
         case What.startup:
             bench_startup(settings)
         case What.fit:
@@ -114,6 +118,23 @@ def bench_loader(settings: Settings) -> None:
         ("loader", "DataLoader", "ratio"),
         asdict(rates),
         [(si(rates.ours), si(rates.reference), f"{rates.ratio:.1f}")],
+    )
+
+
+def bench_memory(settings: Settings) -> None:
+    from harness.commands.bench_memory import measured_memory
+
+    steps = [f"horizon.tokens={3 * settings.horizon.batch_tokens}", "evaluation.tokens=4096"]
+    short = [*steps, "horizon.flops=null", "horizon.tokens_per_param=null"]
+    typed = task_overrides()
+    each = compose_all("bench", Settings, [[*typed, f"model={model}", *short] for model in settings.models])
+    found = [measured_memory(own_cell(one)) for one in each]
+    show(
+        settings,
+        "peak memory of three steps in a process of their own, MiB (CPU: resident; GPU: PyTorch's allocator)",
+        ("model", "micro-batch", "process", "data", "states", "activations", "heap", "estimated", "measured"),
+        [one.to_json() for one in found],
+        [one.row() for one in found],
     )
 
 

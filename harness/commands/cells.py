@@ -30,7 +30,7 @@ from harness.sweep.queues import queued_cells
 from harness.sweep.units import saved_flops, shared_tokens, units
 from harness.training.cell import Cell, freeze, read_cell
 from harness.training.feasible import refuse_untrainable
-from harness.training.memory import training_bytes
+from harness.training.fitting import memory_of
 from harness.training.provenance import code_version
 from harness.training.trunk import family_of, longest_trunk, trunk_of
 
@@ -108,22 +108,13 @@ def described(run: RunDirectory) -> PlannedCell | None:
 def plan_lines(settings: Experiment, cells: Sequence[Cell]) -> list[PlanLine]:
     """The cells with what they will take, ready to be written."""
     speeds, code = measured_speeds(settings.folder, cells), code_version()
-    estimates = [estimate(cell.shape, cell_bytes(cell), cell.frozen, speeds, settings.cost) for cell in cells]
+    estimates = [
+        estimate(cell.shape, memory_of(cell).total, cell.frozen, speeds, settings.cost) for cell in cells
+    ]
     return [
         plan_line(planned(cell, taken, code), cell.frozen)
         for cell, taken in zip(cells, estimates, strict=True)
     ]
-
-
-def cell_bytes(cell: Cell) -> int:
-    config = cell.config
-    return training_bytes(
-        cell.shape,
-        cell.horizon.batch_sequences,
-        config.hardware.activation_gib,
-        config.optim.kind,
-        config.loss,
-    )
 
 
 def measured_speeds(root: Path, cells: Sequence[Cell]) -> Speeds:

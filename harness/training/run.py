@@ -50,7 +50,7 @@ from harness.training.distributed import (
     together,
     told,
 )
-from harness.training.memory import micro_batch_sequences
+from harness.training.fitting import micro_batch_of
 from harness.training.module import TrainingModule, wants_compile
 from harness.training.optimizer_cost import step_flops
 from harness.training.peak import forget_peak, peak_bytes
@@ -241,11 +241,8 @@ def build_module(
         cell.shape, attention.attend, config.init, config.parametrization, config.seed, config.loss
     )
     model.activation_checkpointing = config.hardware.activation_checkpointing
-    share = cell.horizon.batch_sequences // world.size
     micro_batch = (
-        state.micro_batch
-        if state and state.world_size == world.size
-        else micro_batch_sequences(cell.shape, share, config.hardware.activation_gib, config.loss)
+        state.micro_batch if state and state.world_size == world.size else micro_batch_of(cell, world.size)
     )
     lr_at = build_schedule(config.schedule, cell.peak_lr, cell.horizon.steps, cell.horizon.batch_tokens)
     compiled = wants_compile(resume_compile(config.hardware.compile, state))

@@ -98,6 +98,7 @@ class Strategy(Enum):
 class HardwareConfig:
     """`auto` compiles where a compiler is found. `activation_gib` bounds the activations of one
     micro-batch; it is a setting rather than a reading so that a resumed run splits its batch alike.
+    `memory_gib`, where it is given, bounds the whole process instead (`harness.training.memory`).
     MFU is reported where `peak_flops` (FLOP/s of the device at this precision) is given or the device is in
     `harness.training.peaks`. `gemm` bears on float32 on a CPU alone.
     With `activation_checkpointing` a layer keeps its input alone and is computed again on the way back:
@@ -114,6 +115,7 @@ class HardwareConfig:
     strategy: Strategy = later(Strategy.auto)
     activation_checkpointing: bool = later(False)
     gemm: Gemm = later(Gemm.torch)
+    memory_gib: float | None = later(None)
     timeout_seconds: float = later(600.0)
 
     def __post_init__(self) -> None:
@@ -123,6 +125,8 @@ class HardwareConfig:
             raise ValueError(f"hardware.threads must be at least 1, not {self.threads}")
         if self.activation_gib <= 0:
             raise ValueError("hardware.activation_gib must be positive")
+        if self.memory_gib is not None and not self.memory_gib > 0:
+            raise ValueError(f"hardware.memory_gib must be positive, not {self.memory_gib}")
 
 
 @dataclass(kw_only=True)

@@ -4,7 +4,7 @@ import pytest
 
 from harness.shape import ModelConfig, ModelShape, build_shape
 from harness.sweep.estimate import CostConfig, TimeBasis, estimate, median_speeds, speed_key
-from harness.training.memory import training_bytes
+from harness.training.memory import training_memory
 
 MODEL = ModelConfig(name="t", width=64, depth=2, n_heads=4, head_dim=16, mlp_hidden=176)
 SHAPE: ModelShape = build_shape(MODEL, 1024, 32)
@@ -55,11 +55,9 @@ def test_a_speed_of_another_shape_batch_or_device_is_not_taken(change):
     assert estimate(SHAPE, 7, frozen(), speeds, CostConfig()).basis is TimeBasis.unknown
 
 
-def test_memory_is_sixteen_bytes_a_parameter_and_one_micro_batch():
-    roomy, tight = training_bytes(SHAPE, 16, 1.0), training_bytes(SHAPE, 16, 1e-9)
-    per_sequence = (roomy - tight) / 15
-    assert tight - per_sequence == 16 * SHAPE.params.total
-    assert estimate(SHAPE, roomy, frozen(), {}, CostConfig()).memory_bytes == roomy
+def test_the_memory_of_a_cell_is_shown_as_it_was_estimated():
+    memory = training_memory(SHAPE, 16).total
+    assert estimate(SHAPE, memory, frozen(), {}, CostConfig()).memory_bytes == memory
 
 
 def test_costs_that_cannot_be_are_refused():
