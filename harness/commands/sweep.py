@@ -15,7 +15,9 @@
     harness sweep group=mine launcher=slurm dry_run=true      the scripts that sbatch would get
 
 One process a slot, largest first. Ctrl-C saves and stops, and so does `harness stop` from elsewhere;
-a crashed cell never stops the others. Exit code 1 when cells are left unfinished.
+a crashed cell never stops the others. Exit code 1 when cells are left unfinished. Cells that differ in their
+horizon alone run one after another, and train what they have in common once, where schedule.warmup_tokens
+makes them warm up in equally many steps.
 
 With launcher=slurm job arrays are submitted of what is neither done nor queued nor running, and the command
 returns. Tasks that are preempted, out of time or lost with their node requeue themselves and go on.

@@ -18,7 +18,7 @@ CONFIG, PROVENANCE, METRICS = "config.json", "provenance.json", "metrics.jsonl"
 ATTEMPT, FAILURE, RECORD = "attempt.json", "failure.json", "record.json"
 KILLED = "killed.json"
 PLAN = "plan.jsonl"
-TRUNKS = ".trunks"
+TRUNKS, TRUNK_STATES = ".trunks", f"step-{'[0-9]' * 9}.pt"
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from harness.runs import TRUNKS
+from harness.runs import TRUNK_STATES, TRUNKS
 from harness.sweep.plan import PlannedCell
 
 Unit = tuple[PlannedCell, ...]
@@ -61,7 +61,8 @@ def ready_trunks(root: Path, cells: Iterable[PlannedCell]) -> dict[str, list[int
     batch_tokens = {cell.trunk: cell.tokens // cell.steps for cell in cells if cell.trunk}
     return {
         trunk: [
-            int(path.stem.removeprefix("step-")) * batch for path in (root / TRUNKS / trunk).glob("step-*.pt")
+            int(path.stem.removeprefix("step-")) * batch
+            for path in (root / TRUNKS / trunk).glob(TRUNK_STATES)
         ]
         for trunk, batch in batch_tokens.items()
     }

@@ -15,7 +15,7 @@ from typing import Any
 
 import lightning
 
-from harness.runs import TRUNKS, Attempt, RunDirectory
+from harness.runs import TRUNK_STATES, TRUNKS, Attempt, RunDirectory
 from harness.training.callbacks import Saver
 from harness.training.cell import Cell
 from harness.training.checkpoint import UNWRITABLE, State, path_of, read, write
@@ -39,6 +39,10 @@ class Branch:
 
     state: State
     validations: list[dict[str, Any]]
+
+    @property
+    def shared(self) -> Shared:
+        return Shared(**self.state.shared or {})
 
 
 class TrunkSaver(lightning.Callback):
@@ -78,10 +82,12 @@ def branch_off(run: RunDirectory, cell: Cell, trunk: Trunk, evaluate_at: Collect
     """The longest trunk that this run can begin with, or None. What is damaged is named on stderr and set
     aside."""
     longest = min(trunk.steps, cell.horizon.steps - 1)  # its own last step is always to be validated
-    files = {step_of(path): path for path in folder_of(run, trunk).glob("step-*.pt")}
+    files = {step_of(path): path for path in folder_of(run, trunk).glob(TRUNK_STATES)}
     for step in sorted((step for step in files if step <= longest), reverse=True):
         try:
-            return read_branch(files[step], step, {mark for mark in evaluate_at if mark <= step})
+            branch = read_branch(files[step], step, {mark for mark in evaluate_at if mark <= step})
+            print(f"beginning at step {step}, with the trunk of {branch.shared.run_id}", file=sys.stderr)
+            return branch
         except MemoryError:
             raise
         except Exception as error:  # a torn file fails in many ways

@@ -106,16 +106,11 @@ def test_every_branch_equals_the_run_alone_and_costs_only_what_is_new(after_shor
         assert record.shared_flops / record.flops == pytest.approx(TRUNK[before] / STEPS[name])
         assert record.trunk_run == after_short(before).run_id
         assert record.train_seconds > record.shared_seconds > 0
+        rows = [row for row in run.metrics() if row["kind"] == "train"]
+        assert {row["step"] <= TRUNK[before] for row in rows if row["tokens_per_second"] is None} == {True}
+        assert {row["step"] > TRUNK[before] for row in rows if row["tokens_per_second"]} == {True}
         steps_taken.clear()
     assert [checkpoint.read(path)["state"]["step"] for path in trunk_states(short)] == list(TRUNK.values())
-
-
-def test_rows_that_were_taken_over_have_no_speed(after_short):
-    run = after_short("long")
-    train(run)
-    rows = [row for row in run.metrics() if row["kind"] == "train"]
-    assert {row["tokens_per_second"] is None for row in rows if row["step"] <= TRUNK["short"]} == {True}
-    assert {row["tokens_per_second"] is None for row in rows if row["step"] > TRUNK["short"]} == {False}
 
 
 @pytest.mark.parametrize(
@@ -124,7 +119,6 @@ def test_rows_that_were_taken_over_have_no_speed(after_short):
         (Kill.checkpoint, 3),  # in the trunk
         (Kill.checkpoint, 26),  # while the trunk state is written, after checkpoints at 156, 159, ..., 231
         (Kill.checkpoint, 40),  # in the cooldown
-        (Kill.metrics, 0),  # at the branch point, while rows are taken over
     ],
 )
 def test_killed_anywhere_a_branch_ends_as_if_alone(after_short, alone, trainer: Trainer, kill, at):
@@ -166,14 +160,6 @@ def test_a_damaged_trunk_state_is_set_aside_and_said_so(after_short, capsys, dam
     said = capsys.readouterr().err
     assert "is damaged" in said and "no state of this trunk to begin with" in said
     assert [path.suffix for path in trunk_states(run)] == [".damaged"]
-
-
-def test_without_a_trunk_state_a_run_trains_alone(after_short, alone):
-    run = after_short("middle")
-    (state,) = trunk_states(run)
-    flip_a_bit(state, state.read_bytes())
-    assert train(run).shared_tokens == 0
-    assert outcome(run) == alone["middle"]
 
 
 def test_a_constant_rate_is_trunk_to_the_end(planned_run, steps_taken):
@@ -225,12 +211,14 @@ def test_a_full_disk_at_the_branch_point_costs_the_others_not_the_run(plan, alon
     assert "longer runs will train these steps again" in capsys.readouterr().err
 
 
-def test_rows_of_an_earlier_attempt_do_not_count_twice(after_short, alone, trainer: Trainer):
+def test_without_a_trunk_state_a_run_trains_alone_whatever_it_had_taken_over(
+    after_short, alone, trainer: Trainer
+):
     """The trunk state goes missing after the first attempt has taken its rows over."""
     run = after_short("middle")
     assert trainer.train(run.path, Kill.metrics, 1) == -9
     assert (run.path / METRICS).exists()
     assert not list(run.checkpoints.glob("step-*"))
     shutil.rmtree(run.path.parent / TRUNKS)
-    train(run)
+    assert train(run).shared_tokens == 0
     assert outcome(run) == alone["middle"]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -51,13 +53,22 @@ def flat(value: object, name: str = "") -> Iterator[tuple[str, bytes]]:
             yield from flat(item, f"{name}.{key}")
 
 
+@dataclass(frozen=True)
+class Calm:
+    """A run that nothing disturbed, and how long it took."""
+
+    outcome: tuple
+    seconds: float
+
+
 @pytest.fixture(scope="module")
-def calm(toy_root, tmp_path_factory, trainer) -> tuple:
+def calm(toy_root, tmp_path_factory, trainer) -> Calm:
     settings = compose(toy_root, "train", [*WORDS, "group=calm"])
     run = write_cell(tmp_path_factory.mktemp("calm"), own_cell(settings))
+    began = time.monotonic()
     assert trainer.train(run.path) == 0
     assert len(outcome(run)[3]) > 20
-    return outcome(run)
+    return Calm(outcome(run), time.monotonic() - began)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +91,7 @@ def test_killed_at_the_worst_moments(planned_run, trainer, calm, kill, at):
     assert run.status() is Status.lost
     assert trainer.train(run.path) == 0
     assert run.record().attempts == 2
-    assert outcome(run) == calm
+    assert outcome(run) == calm.outcome
 
 
 def test_a_storm_of_kills(planned_run, trainer, calm):
@@ -88,18 +99,18 @@ def test_a_storm_of_kills(planned_run, trainer, calm):
     while kills < KILLS:
         run = planned_run(*WORDS, f"group=storm{number}")
         number += 1
-        for kill, at in random_kills(rng, KILLS - kills):
+        for kill, at in random_kills(rng, KILLS - kills, calm.seconds):
             ended = trainer.train(run.path, kill, at)
             assert ended in (0, -9)
             kills += ended == -9
         assert trainer.train(run.path) == 0
-        assert outcome(run) == calm
+        assert outcome(run) == calm.outcome
 
 
-def random_kills(rng: random.Random, most: int) -> Iterator[tuple[Kill, float]]:
+def random_kills(rng: random.Random, most: int, seconds: float) -> Iterator[tuple[Kill, float]]:
     """A few for one run, before a file operation or at any instant. An attempt makes some ten a step."""
     for _ in range(min(most, rng.randint(1, 5))):
         if rng.random() < 0.5:
             yield Kill.file_operation, rng.randrange(300)
         else:
-            yield Kill.seconds, rng.uniform(0.0, 1.5)
+            yield Kill.seconds, rng.uniform(0.0, seconds)
