@@ -71,7 +71,7 @@ def refuse_device(device: torch.device) -> None:
     if implementation_for(torch.empty(0, device=device)) is not Implementation.triton:
         raise WrongInput(
             f"attention=triton needs a GPU, and this run is on {device.type}; use attention=auto, sdpa or "
-            "reference (TRITON_INTERPRET=1 interprets the kernels: for tests, a thousand times slower)"
+            "reference (TRITON_INTERPRET=1 interprets the kernels: for tests, far slower)"
         )
 
 
