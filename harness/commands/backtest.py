@@ -14,16 +14,19 @@ Errors are (predicted - actual)/actual. Exit code 1 when the runs leave nothing 
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.commands.observe import observe, params_kind
+from harness.commands.bets import observe_bet, saying_refused
+from harness.commands.forecast import refuse_law
+from harness.commands.observe import params_kind
 from harness.commands.root import Experiment, Format
-from harness.config import verb
+from harness.config import task_overrides, verb
 from harness.errors import CannotAnswer
 from harness.forecast.backtest import backtest
 from harness.report.backtest import backtest_figure, print_backtest
-from harness.report.terminal import print_json
+from harness.report.terminal import print_json, print_lines
 from harness.runs import write_text
 
 
@@ -40,7 +43,9 @@ class Settings(Experiment):
 
 @verb("backtest", Settings)
 def main(settings: Settings) -> None:
-    observations = observe(settings, params_kind(settings), settings.fit.unit)
+    refuse_law(task_overrides())
+    with saying_refused(settings):
+        observations = observe_bet(settings, params_kind(settings))
     found = backtest(observations, settings.holdout_ratio, settings.forecast).to_json()
     if settings.figure and found["points"]:
         write_text(Path(settings.figure), backtest_figure(found))
@@ -48,5 +53,7 @@ def main(settings: Settings) -> None:
         print_json(found)
     else:
         print_backtest(found)
+        if settings.figure and found["points"]:
+            print_lines(f"figure {settings.figure}: {shlex.join(['harness', 'backtest', *task_overrides()])}")
     if found["ensemble"] is None:
         raise CannotAnswer(f"no backtest: {'; '.join(found['reasons'])}")

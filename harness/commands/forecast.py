@@ -4,6 +4,7 @@
     harness forecast runs=runs/demo model=620k horizon.tokens=8_000_000 group=bet
     harness forecast runs=table.csv params=7e9 tokens=1.4e11
     harness forecast runs=table.csv flops=1e24         at the compute-optimal allocation
+    harness forecast runs=table.csv flops=1e24 hardware=h100 cost.mfu=0.4 cost.price_per_device_hour=2
     harness forecast runs=table.csv params=7e9 tokens=1.4e11 seal=bet.json format=json
 
 The seal goes to runs/<group>/forecast.json, or to seal=FILE. A seal is never replaced, and none is made
@@ -13,24 +14,29 @@ once the run has begun. Exit code 1 when the sweep does not support a bet, with 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from harness.commands.bets import observe_bet, saying_refused
 from harness.commands.cells import own_cell
 from harness.commands.observe import observe, params_kind
 from harness.commands.root import Experiment, Format
-from harness.config import verb
+from harness.config import task_overrides, verb
 from harness.errors import CannotAnswer, WrongInput
-from harness.forecast.engine import Target
+from harness.forecast.allocation import best_allocation
+from harness.forecast.engine import Engine, Target, build_engine
 from harness.forecast.gate import Verdict
-from harness.forecast.predict import predict
+from harness.forecast.predict import bet_on
 from harness.forecast.seal import SealedForecast, open_seal, seal
-from harness.laws.config import ParamsKind
-from harness.laws.fit import fit_law
+from harness.laws.config import FlopsKind, ParamsKind
+from harness.laws.conventions import token_cost
 from harness.laws.observations import Observations
 from harness.report.fits import print_forecast
 from harness.report.terminal import print_json
 from harness.runs import RunDirectory, Status
+from harness.sweep.estimate import SECONDS_PER_HOUR
 from harness.training.cell import Cell
 
 SEAL = "forecast.json"
@@ -54,6 +60,7 @@ class Settings(Experiment):
 
 @verb("forecast", Settings)
 def main(settings: Settings) -> None:
+    refuse_law(task_overrides())
     cell = None if asks_numbers(settings) else own_cell(settings)
     path = seal_path(settings, cell)
     if path is not None and path.exists():
@@ -63,15 +70,27 @@ def main(settings: Settings) -> None:
         raise CannotAnswer(
             f"{cell.run_id} has already begun and no forecast was sealed before; bet on another run"
         )
-    observations = observe(settings, params_kind(settings), settings.fit.unit)
-    target = numbers_target(settings, observations) if cell is None else cell_target(cell, observations)
-    forecast = predict(observations, target, settings.forecast, other_convention(settings, cell))
+    with saying_refused(settings):
+        observations = observe_bet(settings, params_kind(settings))
+        engine = build_engine(observations, settings.forecast)
+        target = numbers_target(settings, engine) if cell is None else cell_target(cell, observations)
+        forecast = bet_on(engine, target, other_convention(settings, cell))
+    result = {**forecast.to_json(), "cost": device_cost(settings, target.budget)}
     if forecast.verdict is Verdict.refused:
         if settings.format is Format.json:
-            print_json(forecast.to_json())
+            print_json(result)
         raise CannotAnswer(f"no forecast: {'; '.join(forecast.reasons)}")
     sealed = seal(path, forecast) if path is not None else None
-    show(settings, forecast.to_json(), sealed)
+    show(settings, result, sealed)
+
+
+def refuse_law(typed: Sequence[str]) -> None:
+    """Raises WrongInput when one law was asked for: the bet is on the ensemble."""
+    if named := [word for word in typed if word.startswith(("law=", "fit.law"))]:
+        raise WrongInput(
+            f"{named[0]}: a forecast weighs several laws by their backtest, and shows each; "
+            "leave it out, or use harness fit for one law"
+        )
 
 
 def asks_numbers(settings: Settings) -> bool:
@@ -86,11 +105,11 @@ def asks_numbers(settings: Settings) -> bool:
     return True
 
 
-def numbers_target(settings: Settings, observations: Observations) -> Target:
+def numbers_target(settings: Settings, engine: Engine) -> Target:
     """The bare numbers, bound to the corpus and tokenizer of the runs where those are known."""
-    params, tokens = settings.params, settings.tokens
+    params, tokens, observations = settings.params, settings.tokens, engine.observations
     if settings.flops is not None:
-        params, tokens = best_allocation(settings, observations, settings.flops)
+        params, tokens = allocated(engine, settings.flops)
     assert params is not None and tokens is not None  # `asks_numbers` saw to it
     return Target(
         params=params,
@@ -101,12 +120,32 @@ def numbers_target(settings: Settings, observations: Observations) -> Target:
     )
 
 
-def best_allocation(settings: Settings, observations: Observations, flops: float) -> tuple[float, float]:
-    """Parameters and tokens that minimise the fitted loss under C = 6ND."""
-    best = fit_law(observations, settings.fit.law, settings.fit.level).optimum(flops)
-    if not (math.isfinite(best.params) and math.isfinite(best.tokens)):
-        raise CannotAnswer(f"the fit has no optimum at {flops:.3g} FLOPs; give params= and tokens=")
+def allocated(engine: Engine, flops: float) -> tuple[float, float]:
+    """Parameters and tokens that minimise the loss of the ensemble at `flops`."""
+    ensemble = engine.weighed(flops / float(engine.observations.flops.max()))
+    best = best_allocation(ensemble, flops, token_cost(engine.observations, FlopsKind.auto))
     return best.params, best.tokens
+
+
+def device_cost(settings: Settings, flops: float) -> dict[str, Any]:
+    """Device-hours and money of the bet at the stated MFU; None, with what to give, where not known."""
+    peak, mfu, price = settings.hardware.peak_flops, settings.cost.mfu, settings.cost.price_per_device_hour
+    hours = flops / (peak * mfu) / SECONDS_PER_HOUR if peak and mfu else None
+    missing = [
+        hint
+        for known, hint in (
+            (peak, "hardware=h100 or hardware.peak_flops=FLOP_PER_SECOND"),
+            (mfu, "cost.mfu=SHARE"),
+            (price is not None, "cost.price_per_device_hour=PRICE"),
+        )
+        if not known
+    ]
+    return {
+        "device_hours": hours,
+        "money": None if hours is None or price is None else hours * price,
+        "currency": settings.cost.currency,
+        "to_know": missing,
+    }
 
 
 def cell_target(cell: Cell, observations: Observations) -> Target:

@@ -7,6 +7,7 @@ harness report runs=runs/demo out=page.html
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from harness.commands.forecast import SEAL
 from harness.commands.observe import observe, runs_path
 from harness.commands.root import Experiment, Format
 from harness.commands.score import score_run
-from harness.config import verb
+from harness.config import task_overrides, verb
 from harness.errors import CannotAnswer
 from harness.forecast.seal import SealedForecast, open_seal
 from harness.laws.fit import fit_law
@@ -55,6 +56,7 @@ def tell(settings: Settings) -> Story:
     record = target.record() if target and (target.path / RECORD).exists() else None
     return Story(
         title=settings.group,
+        command=shlex.join(["harness", "report", *task_overrides()]),
         source=source,
         observations=observations,
         fit=fit,

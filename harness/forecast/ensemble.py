@@ -47,7 +47,6 @@ PLAIN = Member("chinchilla", CHINCHILLA, weak_prior=False, near=None)
 
 MEMBERS = (
     Member("skaling", SKALING, weak_prior=False),
-    Member("skaling_weak_prior", SKALING),
     Member("square_root", SQUARE_ROOT),
     Member("fourth_root", FOURTH_ROOT),
 )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from harness.errors import WrongInput
+from harness.forecast.allocation import Regret, allocation_json, allocations, regret
 from harness.forecast.config import ForecastConfig
 from harness.forecast.engine import Engine, Prediction, Target, build_engine, columns_of
-from harness.forecast.ensemble import fit_ensemble
+from harness.forecast.ensemble import Ensemble, fit_ensemble
 from harness.forecast.gate import Verdict, judge
 from harness.forecast.rolling import Rolling
+from harness.laws.config import FlopsKind
+from harness.laws.conventions import TokenCost, token_cost
 from harness.laws.fit import Fit
 from harness.laws.observations import Observations
 from harness.laws.surfaces import Floats
@@ -31,6 +35,9 @@ class Forecast:
     fit: Fit
     backtest: Rolling
     config: ForecastConfig
+    optimum: dict[str, Any] | None
+    laws: tuple[dict[str, Any], ...]
+    regret: Regret | None
 
     def to_json(self) -> dict[str, Any]:
         """All numbers finite. A refused forecast shows no number but the one in its reason."""
@@ -46,6 +53,9 @@ class Forecast:
             "interval_components_log_loss": None if refused else self.prediction.components(),
             "members": None if refused else dict(self.prediction.members),
             "weights": dict(self.prediction.weights),
+            "optimum": None if refused else self.optimum,
+            "laws": None if refused else list(self.laws),
+            "regret": None if refused or self.regret is None else vars(self.regret),
             "law": self.fit.law,
             "fit": self.fit.to_json(),
             "backtest": self.backtest.to_json(),
@@ -69,13 +79,18 @@ def predict(
     config: ForecastConfig,
     other: tuple[Observations, Target] | None = None,
 ) -> Forecast:
-    """Forecast the loss of `target` from a sweep. Deterministic for a given seed.
+    """Forecast the loss of `target` from a sweep. Deterministic for a given seed; see `bet_on`.
 
-    `other` is the same sweep and target under the other convention of N; it widens the interval by how
-    much the choice matters. Raises CannotAnswer when there are too few rows to fit.
+    Raises CannotAnswer when there are too few rows to fit.
     """
     refuse_other_data(observations, target)
-    engine = build_engine(observations, config)
+    return bet_on(build_engine(observations, config), target, other)
+
+
+def bet_on(engine: Engine, target: Target, other: tuple[Observations, Target] | None = None) -> Forecast:
+    """`other` is the same sweep and target under the other convention of N; it widens the interval by how
+    much the choice matters. Raises WrongInput when the target is of other data."""
+    refuse_other_data(engine.observations, target)
     others, labels = other_convention(engine, other)
     prediction = engine.predict([target], others)[0]
     return forecast_of(engine, target, with_members(prediction, others, labels))
@@ -84,6 +99,8 @@ def predict(
 def forecast_of(engine: Engine, target: Target, prediction: Prediction) -> Forecast:
     verdict, reasons = judge(engine, target, prediction)
     refused = verdict is Verdict.refused
+    ensemble = engine.weighed(prediction.ratio)
+    cost = token_cost(engine.observations, FlopsKind.auto)
     return Forecast(
         target=target,
         verdict=verdict,
@@ -94,7 +111,28 @@ def forecast_of(engine: Engine, target: Target, prediction: Prediction) -> Forec
         fit=engine.fit,
         backtest=engine.rolling,
         config=engine.config,
+        optimum=allocation_json(ensemble, target.budget, cost),
+        laws=tuple(law_rows(ensemble, target.budget, cost, prediction)),
+        regret=regret(ensemble, target.budget, cost),
     )
+
+
+def law_rows(
+    ensemble: Ensemble, flops: float, cost: TokenCost, prediction: Prediction
+) -> Iterator[dict[str, Any]]:
+    """Every law: its weight, its loss at the target with its own interval, how it would spend the budget."""
+    best = {a.law: a for a in allocations(ensemble, flops, cost)}
+    for name in ensemble.names:
+        spent = best.get(name)
+        yield {
+            "law": name,
+            "weight": prediction.weights[name],
+            "loss": prediction.members[name],
+            "interval": list(prediction.member_intervals[name]),
+            "params": spent and spent.params,
+            "tokens": spent and spent.tokens,
+            "tokens_per_param": spent and spent.tokens / spent.params,
+        }
 
 
 def other_convention(

@@ -34,6 +34,9 @@ BAND = math.sqrt(10.0 / 3.0)
 NEARBY = math.log(3.0)
 """Width in ln(ratio) of the kernel that picks cases at the bet's own extrapolation ratio."""
 
+SMALLEST_RATE = 1e-4
+"""Of the log error per unit of ln(ratio): a rate of nothing is chance."""
+
 EQUAL_ORIGINS = 4.0
 """Equal weights count as much as this many origins: laws of a few runs rank each other by chance."""
 
@@ -81,16 +84,26 @@ class Rolling:
             "bias": float(np.median(errors)) if near else None,
         }
 
-    def growth(self, noise: float) -> float | None:
-        """Log error per unit of ln(ratio), the noise of a single run (log loss) taken out.
+    def growth(self, ratio: float) -> tuple[float, float]:
+        """Log error per unit of ln(ratio) as a standard deviation, and how many origins it rests on.
 
-        A median over cases, turned into a standard deviation: the smallest origins hold few rows and
-        miss by far more than the whole sweep will.
+        A median over the cases of each origin, those near `ratio` counting most, then the geometric mean
+        over origins: the smallest hold few rows and miss by far more than the whole sweep will.
         """
-        if not self.cases:
-            return None
-        rates = [math.sqrt(max(c.log_error**2 - noise**2, 0.0)) / math.log(c.ratio) for c in self.cases]
-        return MEDIAN_TO_DEVIATION * float(np.median(rates))
+        total, count = 0.0, 0.0
+        for mine in self.by_origin():
+            near = kernel(mine, ratio)
+            rates = np.array([abs(case.log_error) / math.log(case.ratio) for case in mine])
+            rate = max(weighted_median(rates, near), SMALLEST_RATE)
+            total += near.max() * math.log(MEDIAN_TO_DEVIATION * rate)
+            count += float(near.max())
+        return (math.exp(total / count), count) if count else (0.0, 0.0)
+
+    def by_origin(self) -> list[list[Case]]:
+        found: dict[float, list[Case]] = {}
+        for case in self.cases:
+            found.setdefault(case.origin_flops, []).append(case)
+        return list(found.values())
 
     def weights(self, names: Sequence[str], ratio: float) -> dict[str, float]:
         """What each law weighs in a bet at `ratio`: inversely as the mean square of its errors there,
@@ -108,13 +121,13 @@ class Rolling:
         """The sum over origins of the mean square error of one law, and the number of origins, both with
         each origin counted as near as its cases come to `ratio`."""
         total, origins = 0.0, 0.0
-        for origin in sorted({case.origin_flops for case in self.cases}):
-            mine = [c for c in self.cases if c.origin_flops == origin and name in c.by_law]
+        for cases in self.by_origin():
+            mine = [case for case in cases if name in case.by_law]
             if not mine:
                 continue
-            near = np.exp([-0.5 * (math.log(c.ratio / ratio) / NEARBY) ** 2 for c in mine])
-            errors = np.array([c.by_law[name] for c in mine])
-            total += near.max() * float(near @ errors**2 / max(near.sum(), 1e-300))
+            near = kernel(mine, ratio)
+            squares = np.array([case.by_law[name] for case in mine]) ** 2
+            total += near.max() * float(near @ squares / max(near.sum(), 1e-300))
             origins += float(near.max())
         return total, origins
 
@@ -125,6 +138,17 @@ class Rolling:
             "record": self.record(),
             "cases": [case.to_json() for case in self.cases],
         }
+
+
+def kernel(cases: Sequence[Case], ratio: float) -> Floats:
+    """How near each case comes to `ratio`, at most 1."""
+    return np.exp([-0.5 * (math.log(case.ratio / ratio) / NEARBY) ** 2 for case in cases])
+
+
+def weighted_median(values: Floats, weights: Floats) -> float:
+    order = np.argsort(values, kind="stable")
+    share = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(share, share[-1] / 2)])
 
 
 def origins(observations: Observations) -> list[float]:

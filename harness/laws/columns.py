@@ -26,6 +26,10 @@ VAGUE_PARAMS = {
 """Column names for N that leave open whether embeddings and the head are counted."""
 
 
+class SizeUnknown(WrongInput):
+    """The table has a column for what a law reads, and it is empty on every row."""
+
+
 def mapped(table: Table, columns: Mapping[str, str], names: Sequence[str] = ()) -> Table:
     """The table with the standard names beside its own; `names` may be mapped as well.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.report.fits import record_at
 from harness.report.terminal import print_lines, print_table, si
 
 MOST_RUNS = 12
@@ -57,15 +58,8 @@ def point(run: dict[str, Any]) -> tuple[str, ...]:
 
 def print_record(rolling: dict[str, Any]) -> None:
     """How such forecasts fared inside the rows that were fitted."""
-    print_lines(
-        "rolling origin inside the fitted runs: "
-        + "; ".join(
-            f"{at['ratio']:g}x median {at['error_median']:.2%} over {at['cases']} runs"
-            if at["cases"]
-            else f"{at['ratio']:g}x not covered"
-            for at in rolling["record"]
-        )
-    )
+    shown = "; ".join(record_at(at) for at in rolling["record"])
+    print_lines(f"rolling origin inside the fitted runs: {shown}")
 
 
 def backtest_figure(found: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from harness.forecast.score import Score
@@ -100,10 +100,54 @@ def print_forecast(forecast: dict[str, Any], sealed: SealedForecast | None) -> N
         f"verdict: {forecast['verdict']}",
         *(f"- {reason}" for reason in forecast["reasons"]),
     )
-    members = [(name, f"{value:.4f}") for name, value in forecast["members"].items()]
-    print_table("the fits behind it", ("fit", "loss"), members)
+    print_table("the laws behind it", LAWS, [law_row(law) for law in forecast.get("laws") or ()])
+    print_lines(*bet_lines(forecast))
     if sealed is not None:
         print_lines(f"sealed at {sealed.sealed_at.isoformat()} in {sealed.path}, sha256 {sealed.sha256[:16]}")
+
+
+LAWS = ("law", "weight", "loss", "its own interval", "N*", "D*", "D*/N*")
+
+
+def law_row(law: dict[str, Any]) -> tuple[str, ...]:
+    spent = ("-", "-", "-")
+    if law["params"]:
+        spent = (si(law["params"]), si(law["tokens"]), f"{law['tokens_per_param']:.3g}")
+    return (law["law"], f"{law['weight']:.2f}", f"{law['loss']:.4f}", span(law["interval"], ".4f"), *spent)
+
+
+def bet_lines(forecast: dict[str, Any]) -> Iterator[str]:
+    """The allocation, the cost, the regret and the record; an older seal may lack them."""
+    if best := forecast.get("optimum"):
+        sizes, ratios = best["params_range_over_laws"], best["tokens_per_param_range_over_laws"]
+        yield (
+            f"this compute is best spent on {si(best['params'])} parameters and {si(best['tokens'])} tokens: "
+            f"{best['tokens_per_param']:.3g} tokens per parameter, loss {best['loss']:.4f} "
+            f"(over the laws {count_span(sizes)} and {span(ratios, '.3g')}; FLOPs {best['flops_convention']})"
+        )
+    cost = forecast.get("cost") or {}
+    hours, money = cost.get("device_hours"), cost.get("money")
+    if hours is not None:
+        price = "" if money is None else f", {money:,.0f} {cost['currency']}"
+        yield f"cost: {hours:,.3g} device-hours{price}"
+    if lost := forecast.get("regret"):
+        wasted = "" if money is None else f", {lost['compute_share'] * money:,.0f} {cost['currency']}"
+        yield (
+            f"sized by the runner-up ({lost['chosen']}) when {lost['true']} is right: "
+            f"loss +{lost['loss']:.4f}, "
+            f"{lost['compute_share']:.1%} of the compute wasted{wasted}"
+        )
+    if record := forecast["backtest"].get("record"):
+        shown = "; ".join(record_at(at) for at in record)
+        yield f"such forecasts inside these runs: {shown}"
+
+
+def record_at(at: dict[str, Any]) -> str:
+    if not at["cases"]:
+        return f"{at['ratio']:g}x not covered"
+    return (
+        f"{at['ratio']:g}x median error {at['error_median']:.2%}, bias {at['bias']:+.2%} ({at['cases']} runs)"
+    )
 
 
 def print_score(result: Score, sealed: SealedForecast) -> None:
@@ -115,4 +159,13 @@ def print_score(result: Score, sealed: SealedForecast) -> None:
         f"actual    {result.actual:.4f}, {'inside' if result.inside else 'OUTSIDE'} the interval",
         f"error     {result.error:+.2%}",
         f"sealed    {sealed.sealed_at.isoformat()}, {order[result.started_after_seal]}; seal intact",
+    )
+
+
+def print_record_of_scores(summary: dict[str, Any]) -> None:
+    """What all forecasts ever scored say of the forecaster."""
+    print_lines(
+        f"record    {summary['scored']} scored, {summary['coverage']:.0%} inside their "
+        f"{summary['level']:.0%} intervals, bias {summary['bias']:+.2%}, "
+        f"median |error| {summary['error_median']:.2%}, {summary['too_high']} too high"
     )

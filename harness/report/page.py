@@ -25,6 +25,7 @@ class Story:
     """What the page tells: the runs, the fit, and the bet with its outcome where there is one."""
 
     title: str
+    command: str
     source: Path
     observations: Observations
     fit: Fit

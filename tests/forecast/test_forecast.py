@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from harness.errors import CannotAnswer, WrongInput
 from harness.forecast.config import ForecastConfig
-from harness.forecast.engine import PUBLIC_GROWTH, Target, growth
+from harness.forecast.engine import OWN_SHARE, PUBLIC_GROWTH, Target, growth
 from harness.forecast.ensemble import MEMBERS
 from harness.forecast.gate import Verdict
 from harness.forecast.predict import Forecast, predict
@@ -69,31 +70,6 @@ def test_further_than_the_sweep_spans_is_refused():
     assert any("further than the sweep spans" in reason for reason in forecast.reasons)
 
 
-def eighth(table: Observations) -> tuple[Observations, Observations]:
-    """Train and held-out rows of the 8x split of the public tables' README."""
-    held = table.flops >= table.flops.max() / 2
-    return table.subset(table.flops <= table.flops[held].min() / 8), table.subset(held)
-
-
-@pytest.mark.parametrize(
-    ("name", "where", "plain"),
-    [
-        ("chinchilla_epoch.csv", ["excluded_by_epoch=0"], 0.0288),
-        ("gadre_overtrain.csv", ["group=rpj"], 0.0118),
-    ],
-)
-def test_public_8x_splits(name, where, plain):
-    """No worse than the plain baseline of the README, and inside the interval."""
-    train, held = eighth(observations_from_table(public_table(name), where))
-    errors = []
-    for params, tokens, flops, loss in zip(held.params, held.tokens, held.flops, held.loss, strict=True):
-        forecast = predict(train, Target(params=params, tokens=tokens, flops=flops), CONFIG)
-        low, high = forecast.prediction.interval
-        assert low < loss < high
-        errors.append(abs(forecast.prediction.loss / loss - 1))
-    assert np.median(errors) < plain * 1.05
-
-
 def test_olmo_has_no_total_parameters_but_others():
     sweep = observations_from_table(
         public_table("olmo_ladder.csv"), ["repo_role=train"], ParamsKind.non_embedding
@@ -113,11 +89,16 @@ def test_the_backtest_never_looks_ahead():
         assert after.log_error == pytest.approx(before.log_error - shift, abs=1e-9)
 
 
-def test_the_growth_is_a_median_rate_shrunk_to_the_public_record():
-    assert growth(Rolling(()), 0.0) == PUBLIC_GROWTH
-    cases = tuple(Case(float(i), 9, f"r{i}", math.e, 0.05, {}) for i in range(1000))
-    assert growth(Rolling(cases), 0.0) == pytest.approx(0.05 * 1.4826, rel=0.01)
-    assert growth(Rolling(cases), 0.05) < PUBLIC_GROWTH
+def test_the_growth_is_a_median_rate_at_the_ratio_shrunk_to_the_public_record():
+    assert growth(Rolling(()), 8.0) == PUBLIC_GROWTH
+    at_e = tuple(Case(float(i), 9, f"r{i}", math.e, 0.05, {}) for i in range(1000))
+    assert growth(Rolling(at_e), math.e) == pytest.approx(OWN_SHARE * 0.05 * 1.4826, rel=0.02)
+    assert growth(Rolling(at_e[:4]), math.e) == pytest.approx(
+        math.sqrt(PUBLIC_GROWTH * OWN_SHARE * 0.05 * 1.4826)
+    )
+    far = tuple(replace(case, ratio=math.e**3, log_error=0.003) for case in at_e)
+    both = Rolling((*at_e, *far))
+    assert growth(both, math.e**3) < 0.1 * growth(both, math.e)
 
 
 def test_the_other_convention_of_n_widens_the_interval_and_leaves_the_point(honest):

@@ -14,6 +14,7 @@ from harness.forecast.config import ForecastConfig
 from harness.forecast.engine import Target
 from harness.forecast.gate import Verdict
 from harness.forecast.predict import Forecast, predict
+from harness.forecast.record import append_score, read_scores, summarise
 from harness.forecast.score import score
 from harness.forecast.seal import SealedForecast, open_seal, seal
 from harness.runs import RunRecord
@@ -124,3 +125,19 @@ def test_a_run_that_began_before_the_seal_has_no_score(sealed):
         score(sealed, run(), "2026-01-31T12:59:00+01:00")
     with pytest.raises(WrongInput, match="has no zone"):
         score(sealed, run(), "2026-01-31T13:00:00")
+
+
+def test_a_record_of_all_scores_counts_a_seal_once_and_tells_coverage_and_bias(tmp_path, sealed):
+    record = tmp_path / "runs" / "scores.jsonl"
+    assert summarise(read_scores(record))["scored"] == 0
+    good = score(sealed, run(loss=sealed.loss / 1.01))
+    for _ in range(2):
+        append_score(record, good)
+    append_score(record, replace(good, sha256="other", error=-0.03, inside=False))
+    found = summarise(read_scores(record))
+    assert (found["scored"], found["coverage"], found["too_high"]) == (2, 0.5, 1)
+    assert found["bias"] == pytest.approx(-0.01) and found["error_median"] == pytest.approx(0.02)
+    assert found["level"] == pytest.approx(0.9)
+    record.write_text(record.read_text() + "{torn")
+    with pytest.raises(WrongInput, match="line 3: is damaged"):
+        read_scores(record)
