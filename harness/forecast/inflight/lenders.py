@@ -156,6 +156,12 @@ class Lenders:
     def __len__(self) -> int:
         return len(self.by_id)
 
+    def repeats(self, run: Trajectory, among: Collection[str] | None = None) -> list[Trajectory]:
+        """Finished runs of the same cell under the same schedule."""
+        named = [name for name in self.by_id if name != run.run_id and (among is None or name in among)]
+        same = [self.by_id[name].run for name in named if self.by_id[name].run.cell == run.cell != ""]
+        return [one for one in same if one.schedule and run.schedule and one.schedule.like(run.schedule)]
+
     def lend(self, run: Trajectory, among: Collection[str] | None = None) -> Borrowed:
         """To a run with a schedule, from its nearest finished neighbours (`among` these run ids); there must
         be some."""

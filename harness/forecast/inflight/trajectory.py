@@ -18,6 +18,9 @@ Positions = npt.NDArray[np.intp]
 KNOTS = 128
 """Of a schedule; half at equal distances, half where the rate moves."""
 
+SAME_SCHEDULE = 0.01
+"""Of the peak, on average: rounding to whole steps, and to knots, moves a corner a little."""
+
 SAME_BUDGET = 1.05
 """Cells of one budget differ by rounding to whole steps."""
 
@@ -63,6 +66,12 @@ class Schedule:
 
     def area(self, steps: Floats) -> Floats:
         return np.interp(steps, self.steps, self.areas)
+
+    def like(self, other: Schedule) -> bool:
+        """Whether the two are one schedule, stretched."""
+        shares = np.linspace(0, 1, KNOTS)
+        mine, its = (np.interp(shares * one.steps[-1], one.steps, one.rate) for one in (self, other))
+        return float(np.abs(mine - its).mean()) < SAME_SCHEDULE
 
     @property
     def warmed(self) -> float:

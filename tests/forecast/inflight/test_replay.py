@@ -8,7 +8,7 @@ import pytest
 
 from harness.cli import main
 from harness.errors import CannotAnswer, WrongInput
-from harness.forecast.inflight.outlook import Rule, Verdict
+from harness.forecast.inflight.outlook import Rule, Verdict, look_ahead
 from harness.forecast.inflight.replay import LendersOf, Replay, is_best, replay
 from harness.forecast.inflight.tables import read_trajectories
 from harness.forecast.inflight.trajectory import Metric
@@ -106,6 +106,20 @@ def test_schedules_matter():
     for look in found.looks:
         if look.run is run and look.share == 0.5:
             assert abs(look.error) < 0.05 < abs(look.blind - run.final)
+
+
+def test_repeats_of_a_cell_stand_for_the_law():
+    """A shape that no law has, shared by all seeds of a cell, is known from those that finished."""
+    bent = [loss_run(f"s{seed}", 1e6, wsd(3000), seed) for seed in range(4)]
+    bump = [0.8 * np.exp(-(((run.steps / run.end - 0.35) / 0.1) ** 2)) for run in bent]
+    runs = [replace(run, values=run.values + more) for run, more in zip(bent, bump, strict=True)]
+    for share in (0.25, 0.4):
+        (alone,) = look_ahead(
+            [runs[3].until(share)], [replace(r, cell="") for r in runs[:3]], Metric.loss, Rule()
+        )
+        (repeated,) = look_ahead([runs[3].until(share)], runs[:3], Metric.loss, Rule())
+        assert abs(repeated.final - runs[3].final) < 0.5 * abs(alone.final - runs[3].final)
+        assert repeated.interval[0] <= runs[3].final <= repeated.interval[1]
 
 
 def test_a_hopeless_planted_run_dies_and_its_winner_lives():
