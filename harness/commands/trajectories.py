@@ -48,7 +48,7 @@ def watched(folder: Path, metric: Metric) -> Watched:
         except WrongInput as error:
             found.left_out.append(Skipped(run.run_id, str(error)))
     if not (found.running or found.finished or found.diverged):
-        raise CannotAnswer(f"{folder}: no run has begun")
+        raise CannotAnswer(f"{folder}: no run has begun and logged a {metric.value}")
     return found
 
 

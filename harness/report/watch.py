@@ -129,7 +129,7 @@ def watch_figure(
         if one.final is not None and one.interval is not None:
             reach = [[one.final - one.interval[0]], [one.interval[1] - one.final]]
             axes.errorbar([run.budget], [one.final], yerr=reach, fmt="D", color=colour, capsize=3, ms=4)
-    axes.set(xscale="log", xlabel="training FLOPs", ylabel=metric.value)
+    axes.set(xscale="log", xlabel="budget (training FLOPs where known)", ylabel=metric.value)
     low, high = view(outlooks, running, finished)
     axes.set_ylim(low, high)
     axes.legend(fontsize=8)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.forecast.inflight.gaussian import end_given, wander
-from harness.forecast.inflight.lenders import GROWTH, GROWTH_ERROR, MOST, NEAREST, STRAY, spread
+from harness.forecast.inflight.lenders import GROWTH, GROWTH_ERROR, NEAREST, STRAY, spread
 from harness.forecast.inflight.mixture import Mixture
 from harness.forecast.inflight.trajectory import Positions, Trajectory, nearest, row_noise
 from harness.laws.surfaces import Floats
@@ -22,6 +22,10 @@ LENGTH, LENGTH_ERROR = -0.4, 0.15
 in the fits of 2503.12811."""
 
 MISFIT = 0.15
+STRAYS = STRAY[1:]
+PAIRED = 16
+"""Runs that are compared with their neighbours, at most about as many."""
+
 ROWS, FIRST = 32, 0.03
 NEIGHBOURHOOD = 0.02
 """Of a share: how far a lender's rows are averaged."""
@@ -34,16 +38,7 @@ class EqualShares:
         self.lenders = [
             run for run in spread(finished) if run.final is not None and len(run.rows(ROWS, FIRST)) > 4
         ]
-        pairs = [
-            (a, b)
-            for a in self.lenders[:: max(1, MOST // 16)]
-            for b in nearest(a, self.lenders, 3)
-            if a is not b
-        ]
-        self.stray = max(
-            STRAY[1:],
-            key=lambda stray: sum(misfit(a, b, stray) for a, b in pairs) if pairs else -abs(stray - 0.1),
-        )
+        self.stray = likeliest_stray(self.lenders)
 
     def __len__(self) -> int:
         return len(self.lenders)
@@ -59,8 +54,15 @@ class EqualShares:
         return Mixture(means, variances, equal, tuple(one.run_id for one in near))
 
 
-def misfit(run: Trajectory, lender: Trajectory, stray: float) -> float:
-    """Log density of a finished run's end, seen from a quarter and from half of it."""
+def likeliest_stray(runs: Sequence[Trajectory]) -> float:
+    """How far runs stray from their nearest neighbours; the first of `STRAYS` where there are no two."""
+    some = runs[:: max(1, len(runs) // PAIRED)]
+    pairs = [(one, other) for one in some for other in nearest(one, runs, 3) if one is not other]
+    return max(STRAYS, key=lambda stray: sum(log_density(one, other, stray) for one, other in pairs))
+
+
+def log_density(run: Trajectory, lender: Trajectory, stray: float) -> float:
+    """Of a finished run's end given another run, seen from a quarter and from half of it."""
     found = 0.0
     for share in (0.25, 0.5):
         begun = run.until(share)

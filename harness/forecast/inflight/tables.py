@@ -93,7 +93,7 @@ def trajectory(
         end=end,
         budget=budget(whole, rows[-1], params, end),
         params=params,
-        schedule=planned_schedule(rows, steps),
+        schedule=planned_schedule(name, rows, steps),
         final=None if running or lost else final_of(metric, steps, values, end),
         diverged=lost,
         sweep=whole.get(by, "") if by else "",
@@ -111,10 +111,13 @@ def refuse_disorder(path: Path, name: str, rows: Sequence[Cells], steps: Floats)
         raise WrongInput(f"{path}: the steps of {name!r} must be numbers that increase")
 
 
-def planned_schedule(rows: Sequence[Cells], steps: Floats) -> Schedule | None:
-    """None unless every row says its learning rate."""
+def planned_schedule(name: str, rows: Sequence[Cells], steps: Floats) -> Schedule | None:
+    """None unless every row says its learning rate. Raises WrongInput for one that cannot be."""
     lr = np.array([value_of(cells, "lr") for cells in rows])
-    return Schedule.of(steps, lr) if np.isfinite(lr).all() else None
+    try:
+        return Schedule.of(steps, lr) if np.isfinite(lr).all() else None
+    except WrongInput as error:
+        raise WrongInput(f"the run {name!r}: {error}") from error
 
 
 def final_of(metric: Metric, steps: Floats, values: Floats, end: float) -> float:
