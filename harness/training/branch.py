@@ -79,8 +79,8 @@ def leave(attempt: Attempt, trunk: Trunk, state: State, code_version: str) -> No
 
 
 def branch_off(run: RunDirectory, cell: Cell, trunk: Trunk, evaluate_at: Collection[int]) -> Branch | None:
-    """The longest trunk that this run can begin with, or None. What is damaged is named on stderr and set
-    aside."""
+    """The longest trunk that this run can begin with, or None. What cannot be read is named on stderr, and
+    set aside if it is damaged."""
     longest = min(trunk.steps, cell.horizon.steps - 1)  # its own last step is always to be validated
     files = {step_of(path): path for path in folder_of(run, trunk).glob(TRUNK_STATES)}
     for step in sorted((step for step in files if step <= longest), reverse=True):
@@ -90,6 +90,8 @@ def branch_off(run: RunDirectory, cell: Cell, trunk: Trunk, evaluate_at: Collect
             return branch
         except MemoryError:
             raise
+        except OSError as error:  # says nothing about the file; another process may have set it aside
+            print(f"cannot read {files[step]}: {error.strerror}", file=sys.stderr)
         except Exception as error:  # a torn file fails in many ways
             first = (str(error).splitlines() or [""])[0]
             print(f"trunk state {files[step]} is damaged ({first}); kept as *.damaged", file=sys.stderr)

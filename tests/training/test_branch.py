@@ -162,6 +162,18 @@ def test_a_damaged_trunk_state_is_set_aside_and_said_so(after_short, capsys, dam
     assert [path.suffix for path in trunk_states(run)] == [".damaged"]
 
 
+def test_a_state_that_cannot_be_read_is_left_where_it_is(after_short, monkeypatch, capsys):
+    def unreadable(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    run = after_short("middle")
+    cell, before = read_cell(run), trunk_states(run)
+    monkeypatch.setattr("harness.training.branch.read", unreadable)
+    assert branch_off(run, cell, trunk_of(cell), evaluation_steps(cell)) is None
+    assert "Permission denied" in capsys.readouterr().err
+    assert trunk_states(run) == before
+
+
 def test_a_constant_rate_is_trunk_to_the_end(planned_run, steps_taken):
     words = (*WORDS[:3], "schedule.kind=constant", "schedule.warmup_fraction=0.5")
     short, long = ("horizon.tokens=2_560", "horizon.tokens=5_120")
