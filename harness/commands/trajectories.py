@@ -92,7 +92,7 @@ def counts(row: dict[str, Any], metric: Metric) -> bool:
 def result(
     record: RunRecord | None, metric: Metric, steps: np.ndarray, values: np.ndarray, end: float
 ) -> float | None:
-    if record is None or record.status != Status.done.value:
+    if record is None or record.status != Status.done.value or not np.isfinite(values).any():
         return None
     return record.loss if metric is Metric.loss else settled(steps, values, end)
 

@@ -16,7 +16,7 @@ where no rate is logged) is borrowed from finished runs of the sweep, the level 
 finished run there is no prediction. Reward: a saturating sigmoid, from the run alone if need be.
 
 The rule (`rule.false_kill_rate`, by default .05) kills a cell that will not beat the best at its budget, or
-diverges. A killed cell gets a killed.json with the evidence, its process saves and stops, and
+diverges. A killed cell gets a killed.json with the evidence, its process is stopped, and
 `harness sweep` starts it again only with retry_killed=true.
 
 Replay asks at `shares` of every run, seeing only smaller runs (`lenders=cheaper`: only cheaper ones) and

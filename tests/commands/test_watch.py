@@ -101,7 +101,9 @@ def test_a_run_whose_loss_is_gone_is_killed_without_any_finished_run(sweep, caps
 
 
 def test_wrong_words_are_refused_in_one_line(sweep, capsys):
-    begin(sweep, 0, 0.5)
+    begin(sweep, 0, 1.0)
+    assert main(["watch", "sweep=toy", "metric=reward"]) == 1
+    assert "logged a reward" in capsys.readouterr().err
     for words, said in (
         ([], "say which sweep"),
         (["sweep=nowhere"], "does not exist"),
