@@ -18,7 +18,7 @@ from harness.forecast.engine import Engine, Prediction, Target, build_engine
 from harness.forecast.ensemble import MEMBERS, PLAIN
 from harness.forecast.gate import Verdict, judge
 from harness.laws.bootstrap import resample
-from harness.laws.observations import Observations
+from harness.laws.observations import SAME_SIZE, Observations
 from harness.laws.surfaces import Floats
 
 HELD_OUT = 2.0
@@ -30,7 +30,7 @@ LEVEL = 0.9
 @dataclass(frozen=True)
 class Case:
     """One law on one split. Errors are (predicted - actual)/actual: the median of their absolute values,
-    the one of the dearest run (of equals the best), their mean, and the share inside the 90 % interval."""
+    the one of the dearest run (of equals that predicted best), their mean, the share inside the interval."""
 
     law: str
     ratio: float
@@ -107,11 +107,11 @@ def backtest(observations: Observations, ratio: float, config: ForecastConfig) -
         for n, d, c in zip(held.params.tolist(), held.tokens.tolist(), held.flops.tolist(), strict=True)
     ]
     predictions = engine.predict(targets)
-    top = dearest(held)
+    top = dearest(held, np.array([p.loss for p in predictions]))
     verdict, reasons = judge(engine, targets[top], predictions[top])
 
     def case(law: str, losses: Sequence[float], intervals: Sequence[tuple[float, float]]) -> Case:
-        return case_of(law, ratio, held, losses, intervals, len(train))
+        return case_of(law, ratio, held, losses, intervals, len(train), top)
 
     return Backtest(
         ratio=ratio,
@@ -153,9 +153,10 @@ def nothing_to_test(observations: Observations, ratio: float, reason: str) -> Ba
     )
 
 
-def dearest(held: Observations) -> int:
-    """The run of the largest compute; of several, the one with the most tokens. Its loss plays no part."""
-    return int(np.lexsort((held.tokens, held.flops))[-1])
+def dearest(held: Observations, predicted: Floats) -> int:
+    """The run of the largest compute; of several, the one predicted best. Losses held out play no part."""
+    top = held.flops >= held.flops.max() / SAME_SIZE
+    return int(np.where(top, predicted, np.inf).argmin())
 
 
 def plain_law(
@@ -182,6 +183,7 @@ def case_of(
     losses: Sequence[float],
     intervals: Sequence[tuple[float, float]],
     n_train: int,
+    top: int,
 ) -> Case:
     errors: Floats = np.array(losses) / held.loss - 1
     inside = [low <= actual <= high for (low, high), actual in zip(intervals, held.loss, strict=True)]
@@ -189,7 +191,7 @@ def case_of(
         law=law,
         ratio=ratio,
         error_median=float(np.median(np.abs(errors))),
-        error_top=float(errors[dearest(held)]),
+        error_top=float(errors[top]),
         bias=float(np.mean(errors)),
         coverage90=float(np.mean(inside)),
         n_train=n_train,

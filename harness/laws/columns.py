@@ -27,7 +27,7 @@ VAGUE_PARAMS = {
 
 
 class SizeUnknown(WrongInput):
-    """The table has a column for what a law reads, and it is empty on every row."""
+    """The table knows no count of N: each of its columns is empty on every row."""
 
 
 def mapped(table: Table, columns: Mapping[str, str], names: Sequence[str] = ()) -> Table:
@@ -96,10 +96,12 @@ def params_column_of(table: Table, params: ParamsKind) -> str:
     raise WrongInput(missing(table, name))
 
 
-def empty_params(table: Table, rows: Sequence[Cells], name: str) -> str:
+def empty_params(table: Table, rows: Sequence[Cells], name: str) -> WrongInput:
+    """What to raise when `name` is empty: `SizeUnknown` when every count of N is."""
     others = [k.value for k in ParamsKind if any(row.get(f"params_{k.value}") for row in rows)]
     advice = f"add {choose(others[0])}" if others else "a law of N and D cannot be fitted to it"
-    return f"{table.path}: {name} is empty on all {len(rows)} rows; {advice}"
+    said = f"{table.path}: {name} is empty on all {len(rows)} rows; {advice}"
+    return WrongInput(said) if others else SizeUnknown(said)
 
 
 def choose(kind: str) -> str:

@@ -25,7 +25,7 @@ from harness.laws.cells import (
     row_of_cells,
     value_of,
 )
-from harness.laws.columns import SizeUnknown, empty_params, mapped, need, params_column_of, with_body_and_head
+from harness.laws.columns import empty_params, mapped, need, params_column_of, with_body_and_head
 from harness.laws.config import ParamsKind
 from harness.laws.filters import Filter, first_refusal, parse_filter
 from harness.laws.observations import Observations, best_of_cell, collect, summary
@@ -91,7 +91,7 @@ def read_columns(
 def require_params(table: Table, rows: Sequence[Cells], size: str) -> None:
     """Raises WrongInput when no row says its `size`, with the count of N to choose instead."""
     if rows and not any(row[size] for row in rows):
-        raise SizeUnknown(empty_params(table, rows, size))
+        raise empty_params(table, rows, size)
 
 
 def repetition(cells: Cells, seen: set[tuple[str, ...]]) -> str:
