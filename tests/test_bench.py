@@ -1,14 +1,19 @@
 """The benches run and measure what they say; no assertion on time."""
 
 import json
+import sys
 
-from harness.training.bench import loader_speed, train_speed
+from harness.training.bench import loader_speed, packing, train_speed
 
 
 def test_training_is_timed_against_the_bare_loop(toy_cell):
-    speed = train_speed(toy_cell, steps=5, repeats=1)
-    assert speed.ours > 0 and speed.bare > 0
+    speed = train_speed(toy_cell, steps=5, repeats=2, python=sys.executable)
+    assert [loop.loop for loop in speed.loops][:2] == ["ours", "bare PyTorch loop"]
+    assert all(loop.tokens_per_second > 0 and loop.low <= loop.ratio <= loop.high for loop in speed.loops)
+    assert speed.loops[0].ratio == 1 and speed.loops[0].mfu is None
     assert speed.params_non_embedding == toy_cell.shape.params.non_embedding
+    for reason in speed.left_out.values():
+        assert "pip install" in reason
 
 
 def test_the_loader_is_timed_against_torchs(toy_cell):
@@ -20,3 +25,9 @@ def test_startup_is_measured_from_outside(harness, tmp_path):
     done = harness("bench", "startup", "repeats=1", "format=json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert set(json.loads(done.stdout)) >= {"harness --help", "harness fit, 250 rows"}
+
+
+def test_cells_side_by_side_are_timed_against_one_at_a_time(toy_cell):
+    found = packing(toy_cell, steps=3, repeats=2, cores=[0, 0])
+    assert min(found.one_thread, found.all_threads, found.side_by_side) > 0
+    assert found.low <= found.ratio <= found.high

@@ -1,7 +1,9 @@
 """Measure speed against a named reference, side by side in one run.
 
-    harness bench train experiment=demo                    tokens/s against a bare PyTorch loop
+    harness bench train corpus=pysource_prose              tokens/s, MFU: a bare loop, transformers, litgpt
     harness bench train experiment=demo models=[27k,160k] steps=200
+    harness bench train python=other/.venv/bin/python      the Python that has transformers and litgpt
+    harness bench packing experiment=demo steps=200        one cell a core against one at a time
     harness bench loader experiment=demo_frontier          tokens/s of the data loader from page cache
     harness bench memory experiment=demo                   the estimated memory beside that of fresh runs
     harness bench startup                                  whole-process seconds of --help and fit
@@ -10,6 +12,11 @@
     harness bench fit                                      the fit beside the procedure it replaces
     harness bench fit runs=table.csv full=true             on your rows, all 4500 starts, not a sample
 
+`train` also times transformers' Trainer and litgpt's loop on the same shape where they are installed; they
+are not among the harness's own packages. python= names another environment's Python that has them beside
+PyTorch. What is missing is named, and the rest is timed. On a GPU the same commands use it, with the
+attention of `attention=`. MFU needs a device of harness.training.peaks, or hardware.peak_flops: of a CPU that
+is cores x clock x FLOPs a cycle, 64 in fp32 with two AVX-512 FMA units.
 Ratios are medians over repetitions taken in turn; absolute times depend on the machine and its load.
 """
 
@@ -22,13 +29,16 @@ from enum import Enum
 from harness.commands.cells import own_cell
 from harness.commands.root import Experiment, Format
 from harness.config import compose_all, task_overrides, verb
+from harness.errors import CannotAnswer
 from harness.report.terminal import print_json, print_table, si
+from harness.training.cell import Cell
 
 TYPICAL_STEPS = 5_000
 
 
 class What(Enum):
     train = "train"
+    packing = "packing"
     loader = "loader"
     memory = "memory"
     startup = "startup"
@@ -36,12 +46,17 @@ class What(Enum):
     kernels = "kernels"
 
 
+MODELS = {What.train: ["100k", "620k", "1.8m"], What.packing: ["27k", "56k"]}
+"""What is timed unless `models` says otherwise."""
+
+
 @dataclass(kw_only=True)
 class Settings(Experiment):
     what: What
-    models: list[str] = field(default_factory=lambda: ["27k", "100k", "620k"])
-    steps: int = 150
+    models: list[str] = field(default_factory=list)
+    steps: int = 20
     repeats: int = 9
+    python: str | None = None
     sample: float = 0.02
     full: bool = False
     static: bool = False
@@ -58,6 +73,8 @@ def bench(settings: Settings) -> None:
     match settings.what:
         case What.train:
             bench_train(settings)
+        case What.packing:
+            bench_packing(settings)
         case What.loader:
             bench_loader(settings)
         case What.memory:
@@ -80,32 +97,41 @@ def main() -> None:
 
 
 def bench_train(settings: Settings) -> None:
+    from harness.report.bench import print_train_speed
     from harness.training.bench import train_speed
 
+    python = settings.python or sys.executable
+    speeds = [train_speed(cell, settings.steps, settings.repeats, python) for cell in rungs(settings)]
+    if settings.format is Format.json:
+        print_json([asdict(speed) for speed in speeds])
+    else:
+        for speed in speeds:
+            print_train_speed(speed)
+
+
+def bench_packing(settings: Settings) -> None:
+    from harness.report.bench import print_packing
+    from harness.sweep.local import own_cores
+    from harness.training.bench import packing
+
+    cores = own_cores()
+    if len(cores) < 2:
+        raise CannotAnswer("one core: cells cannot be set side by side")
+    found = [packing(cell, settings.steps, settings.repeats, cores) for cell in rungs(settings)]
+    if settings.format is Format.json:
+        print_json([asdict(each) for each in found])
+    else:
+        print_packing(found)
+
+
+def rungs(settings: Settings) -> list[Cell]:
+    """One cell for each of `models`, long enough for a schedule and rows of metrics as usual."""
     typed = task_overrides()
-    tokens = TYPICAL_STEPS * settings.horizon.batch_tokens  # sets how often a row is logged
+    tokens = TYPICAL_STEPS * settings.horizon.batch_tokens
     horizon = [f"horizon.tokens={tokens}", "horizon.flops=null", "horizon.tokens_per_param=null"]
-    each = compose_all("bench", Settings, [[*typed, f"model={model}", *horizon] for model in settings.models])
-    speeds = [train_speed(own_cell(one), settings.steps, settings.repeats) for one in each]
-    show(
-        settings,
-        "training tokens/s, ours through Lightning against a bare PyTorch loop",
-        ("model", "params", "ours", "bare loop", "ratio", "compiled", "precision", "threads"),
-        [asdict(s) for s in speeds],
-        [
-            (
-                s.model,
-                si(s.params_non_embedding),
-                si(s.ours),
-                si(s.bare),
-                f"{s.ratio:.3f}",
-                str(s.compiled),
-                s.precision,
-                str(s.threads),
-            )
-            for s in speeds
-        ],
-    )
+    models = settings.models or MODELS[settings.what]
+    each = compose_all("bench", Settings, [[*typed, f"model={model}", *horizon] for model in models])
+    return [own_cell(one) for one in each]
 
 
 def bench_loader(settings: Settings) -> None:

@@ -1,10 +1,53 @@
-"""The tables of `harness bench fit`."""
+"""The tables of `harness bench`."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from harness.report.terminal import print_lines, print_table
+from harness.report.terminal import print_lines, print_table, si
+
+if TYPE_CHECKING:  # these modules load torch
+    from harness.training.bench import Packing, TrainSpeed
+
+
+def print_train_speed(speed: TrainSpeed) -> None:
+    rows = [
+        (
+            loop.loop,
+            "compiled" if loop.compiled else "",
+            si(loop.tokens_per_second),
+            "unknown" if loop.mfu is None else f"{loop.mfu:.1%}",
+            f"{loop.ratio:.2f} [{loop.low:.2f}, {loop.high:.2f}]",
+            f"{loop.processor_ratio:.2f}",
+        )
+        for loop in speed.loops
+    ]
+    title = f"training {speed.model}, {si(speed.params_non_embedding)} non-embedding parameters"
+    title += f", {speed.precision}, {speed.threads} threads"
+    columns = ("loop", "", "tokens/s", "MFU", "ours is faster by", "in processor time")
+    print_table(title, columns, rows)
+    best = speed.best_other
+    how = " compiled" if best.compiled else ""
+    print_lines(f"Ours takes {best.ratio:.2f} times the tokens of the best other, {best.loop}{how}.", "")
+    for loop, reason in speed.left_out.items():
+        print_lines(f"{loop} left out: {reason}", "")
+
+
+def print_packing(found: Sequence[Packing]) -> None:
+    rows = [
+        (
+            each.model,
+            si(each.one_thread),
+            si(each.all_threads),
+            si(each.side_by_side),
+            f"{each.ratio:.2f} [{each.low:.2f}, {each.high:.2f}]",
+        )
+        for each in found
+    ]
+    cores = found[0].cores
+    columns = ("model", "1 thread", f"{cores} threads", f"{cores} cells, 1 core each", "against the better")
+    print_table("tokens/s of the machine, one cell at a time and side by side", columns, rows)
 
 
 def print_fit_speed(found: dict[str, Any]) -> None:

@@ -1,155 +1,203 @@
-"""Training speed: our path through Lightning beside the plainest loop over the same model."""
+"""Training speed beside other loops over the same shape, several cells at once, and the data loader."""
 
 from __future__ import annotations
 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import lightning
 import torch
-from torch.nn.utils import clip_grad_norm_
 
-from harness.data.loader import Batches, loader_tokens_per_second
+from harness.data.loader import loader_tokens_per_second
 from harness.data.shards import TokenStore
-from harness.model.init import build_model
-from harness.runs import RunDirectory, claim
-from harness.training.callbacks import Clock, Metrics
-from harness.training.cell import Cell
+from harness.errors import CannotAnswer
+from harness.training.cell import Cell, write_cell
+from harness.training.contest import PACKAGES, Contender, Entry, Kind, Turn, start
 from harness.training.distributed import choose_device
-from harness.training.module import TrainingModule, wants_compile
-from harness.training.run import Data, attention_of, build_module, open_data, quiet_lightning
-from harness.training.settings import Precision
-from harness.training.steps import spans
+from harness.training.module import wants_compile
+from harness.training.peaks import peak_flops
 
-WARM_STEPS = 10
-Loop = Callable[[int], float]
-"""Seconds for so many optimizer steps."""
+WARM_TURNS = 3
+"""The first turn of a loop that fetches ahead is empty, the second compiles."""
+WARM_STEPS = 3
+
+
+@dataclass(frozen=True)
+class LoopSpeed:
+    """One loop: its median speed, and how many times faster ours is, turn by turn: the median and the
+    quartiles of wall-clock seconds, and the median of processor seconds, which other load moves less."""
+
+    loop: str
+    compiled: bool
+    tokens_per_second: float
+    mfu: float | None
+    ratio: float
+    low: float
+    high: float
+    processor_ratio: float
 
 
 @dataclass(frozen=True)
 class TrainSpeed:
-    """Median tokens per second of both, and the median of the ratios taken pair by pair."""
+    """Ours and every loop that could run; `left_out` says why the others could not."""
 
     model: str
     params_non_embedding: int
-    ours: float
-    bare: float
-    ratio: float
-    compiled: bool
     precision: str
     threads: int
+    loops: list[LoopSpeed]
+    left_out: dict[str, str]
+
+    @property
+    def best_other(self) -> LoopSpeed:
+        return min((loop for loop in self.loops if loop.loop != Kind.ours.value), key=lambda loop: loop.ratio)
 
 
-def train_speed(cell: Cell, steps: int, repeats: int) -> TrainSpeed:
-    """Time `steps` optimizer steps of each, in turn, `repeats` times, after a warm-up of both."""
-    quiet_lightning()
-    if cell.config.hardware.threads is not None:
-        torch.set_num_threads(cell.config.hardware.threads)
-    data = open_data(cell)
-    bare = bare_loop(cell, data.batches)
-    ours = lightning_loop(cell, data)
-    for loop in (bare, ours):
-        loop(WARM_STEPS)
-    pairs = [turn(ours, bare, steps, swapped=bool(number % 2)) for number in range(repeats)]
+def train_speed(cell: Cell, steps: int, repeats: int, python: str) -> TrainSpeed:
+    """Time `steps` optimizer steps of each loop in turn, `repeats` times.
+
+    `python` runs other packages' loops. Each is timed compiled and not, where a compiler is there. Raises
+    CannotAnswer when ours or the bare loop cannot run.
+    """
+    left_out: dict[str, str] = {}
+    with ExitStack() as stack:
+        run = stack.enter_context(frozen(cell))
+        contenders = []
+        for entry in entries(wants_compile(cell.config.hardware.compile), python):
+            contender = start(entry, run)
+            stack.callback(contender.close)
+            try:
+                warm(contender)
+                contenders.append(contender)
+            except CannotAnswer as reason:
+                if entry.kind not in PACKAGES:
+                    raise
+                left_out[entry.name] = str(reason)
+        rounds = [take_turns(contenders, steps, number) for number in range(repeats)]
     tokens = steps * cell.horizon.batch_tokens
     return TrainSpeed(
         model=cell.config.model.name,
         params_non_embedding=cell.shape.params.non_embedding,
-        ours=tokens / statistics.median(a for a, _ in pairs),
-        bare=tokens / statistics.median(b for _, b in pairs),
-        ratio=statistics.median(b / a for a, b in pairs),
-        compiled=wants_compile(cell.config.hardware.compile),
         precision=cell.config.hardware.precision.value,
-        threads=torch.get_num_threads(),
+        threads=cell.config.hardware.threads or torch.get_num_threads(),
+        loops=[
+            loop_speed(contender.entry, tokens, [turns[index] for turns in rounds], rounds, cell)
+            for index, contender in enumerate(contenders)
+        ],
+        left_out=left_out,
     )
 
 
-def turn(ours: Loop, bare: Loop, steps: int, *, swapped: bool) -> tuple[float, float]:
-    """Seconds of both, one right after the other; who goes first changes, since machines drift."""
-    if swapped:
-        seconds = bare(steps)
-        return ours(steps), seconds
-    return ours(steps), bare(steps)
+def entries(compiles: bool, python: str) -> list[Entry]:
+    """Ours first, as it is configured."""
+    ours, *others = Kind
+    each = [Entry(kind, compiled) for kind in others for compiled in ([True, False] if compiles else [False])]
+    return [
+        Entry(ours, compiles),
+        *(replace(entry, python=python) if entry.kind in PACKAGES else entry for entry in each),
+    ]
 
 
-def bare_loop(cell: Cell, batches: Batches) -> Loop:
-    """Seconds for so many steps of the loop one would write by hand: no logging, no accumulation."""
-    config = cell.config
-    device = choose_device(config.hardware.device)
-    attend = attention_of(cell, device).attend
-    model = build_model(cell.shape, attend, config.init, config.parametrization, config.seed, config.loss).to(
-        device
+@contextmanager
+def frozen(cell: Cell) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield write_cell(Path(folder), cell).path
+
+
+def warm(contender: Contender) -> None:
+    for _ in range(WARM_TURNS):
+        contender.turn(WARM_STEPS)
+
+
+def take_turns(contenders: Sequence[Contender], steps: int, number: int) -> list[Turn]:
+    """One turn of each; who goes first changes, since machines drift."""
+    order = list(range(len(contenders)))
+    first = number % len(order)
+    turns = {index: contenders[index].turn(steps) for index in order[first:] + order[:first]}
+    return [turns[index] for index in order]
+
+
+def loop_speed(
+    entry: Entry, tokens: int, turns: Sequence[Turn], rounds: Sequence[list[Turn]], cell: Cell
+) -> LoopSpeed:
+    pairs = list(zip(turns, (each[0] for each in rounds), strict=True))
+    ratios = [other.seconds / ours.seconds for other, ours in pairs]
+    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else 3 * ratios
+    speed = tokens / statistics.median(turn.seconds for turn in turns)
+    peak = peak_flops(cell.config.hardware, choose_device(cell.config.hardware.device))
+    return LoopSpeed(
+        loop=entry.name,
+        compiled=entry.compiled,
+        tokens_per_second=speed,
+        mfu=speed * cell.shape.flops_per_token.training / peak if peak else None,
+        ratio=statistics.median(ratios),
+        low=low,
+        high=high,
+        processor_ratio=statistics.median(a.processor_seconds / b.processor_seconds for a, b in pairs),
     )
-    loss_of = (
-        torch.compile(model.loss, dynamic=False) if wants_compile(config.hardware.compile) else model.loss
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Tokens per second of the whole machine, medians, one cell at a time with one thread and with all, and
+    one cell a core; and how many times faster the last is than the better of the others, with quartiles."""
+
+    model: str
+    params_non_embedding: int
+    cores: int
+    one_thread: float
+    all_threads: float
+    side_by_side: float
+    ratio: float
+    low: float
+    high: float
+
+
+def packing(cell: Cell, steps: int, repeats: int, cores: Sequence[int]) -> Packing:
+    """Interleaved, the processes pinned to their cores as the local queue pins them."""
+    compiles = wants_compile(cell.config.hardware.compile)
+    with ExitStack() as stack:
+        single = stack.enter_context(frozen(with_threads(cell, 1)))
+        whole = stack.enter_context(frozen(with_threads(cell, len(cores))))
+        pinned = [start(Entry(Kind.ours, compiles, threads=1, cores=(core,)), single) for core in cores]
+        wide = start(Entry(Kind.ours, compiles, threads=len(cores), cores=tuple(cores)), whole)
+        for contender in (*pinned, wide):
+            stack.callback(contender.close)
+            warm(contender)
+        rounds = [
+            (pinned[0].turn(steps).seconds, wide.turn(steps).seconds, together(pinned, steps))
+            for _ in range(repeats)
+        ]
+    tokens = steps * cell.horizon.batch_tokens
+    gains = [len(cores) * min(one, all_) / both for one, all_, both in rounds]
+    one, all_, both = (statistics.median(column) for column in zip(*rounds, strict=True))
+    low, _, high = statistics.quantiles(gains, n=4) if len(gains) > 1 else 3 * gains
+    return Packing(
+        model=cell.config.model.name,
+        params_non_embedding=cell.shape.params.non_embedding,
+        cores=len(cores),
+        one_thread=tokens / one,
+        all_threads=tokens / all_,
+        side_by_side=len(cores) * tokens / both,
+        ratio=statistics.median(gains),
+        low=low,
+        high=high,
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=cell.peak_lr, fused=True)
-    autocast = torch.autocast(
-        device.type, torch.bfloat16, enabled=config.hardware.precision is Precision.bf16, cache_enabled=True
-    )
-
-    def run(steps: int) -> float:
-        began = time.perf_counter()
-        for step in range(steps):
-            windows = torch.from_numpy(batches.batch(step)).to(device)
-            with autocast:
-                loss = loss_of(windows[:, :-1], windows[:, 1:])
-            loss.backward()
-            clip_grad_norm_(model.parameters(), config.optim.clip_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        float(loss.detach())  # waits for a GPU
-        return time.perf_counter() - began
-
-    return run
 
 
-def lightning_loop(cell: Cell, data: Data) -> Loop:
-    """Seconds for so many steps of the real path, metrics rows included; set-up and tear-down left out."""
-    module, _ = build_module(cell, data, None)
-
-    def run(steps: int) -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            return time_fit(module, cell, steps, Path(folder))
-
-    return run
+def with_threads(cell: Cell, threads: int) -> Cell:
+    return replace(cell, config=replace(cell.config, hardware=replace(cell.config.hardware, threads=threads)))
 
 
-def time_fit(module: TrainingModule, cell: Cell, steps: int, folder: Path) -> float:
-    clock = Clock(0.0, cell.horizon.batch_tokens)
-    metrics = Metrics(cell, claim(RunDirectory(folder)), clock)
-    watch = StopWatch()
-    device = choose_device(cell.config.hardware.device)
-    trainer = lightning.Trainer(
-        max_epochs=1,
-        accelerator="gpu" if device.type == "cuda" else "cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[clock, metrics, watch],
-    )
-    trainer.fit(module, spans(cell, 0, set(), steps))
-    return watch.seconds
-
-
-class StopWatch(lightning.Callback):
-    """From the start of the first span to the end of the last, everything between included."""
-
-    def __init__(self) -> None:
-        self.began: float | None = None
-        self.seconds = 0.0
-
-    def on_train_batch_start(self, *_: object) -> None:
-        self.began = self.began or time.perf_counter()
-
-    def on_train_batch_end(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - (self.began or 0.0)
+def together(contenders: Sequence[Contender], steps: int) -> float:
+    """Seconds until all have taken their steps, begun at once."""
+    for contender in contenders:
+        contender.begin(steps)
+    return max(contender.end().seconds for contender in contenders)
 
 
 @dataclass(frozen=True)
