@@ -20,8 +20,7 @@ from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from harness.runs import RunDirectory  # noqa: E402
-from harness.sweep.slurm.manifest import read_manifest  # noqa: E402
-from harness.sweep.slurm.submit import feed  # noqa: E402
+from harness.sweep.slurm.manifest import read_manifest, read_manifests  # noqa: E402
 from harness.sweep.slurm.task import Exit, Stumbled, Train, is_gone, work  # noqa: E402
 
 
@@ -51,7 +50,10 @@ def main(words: Sequence[str], again: Sequence[str], train: Train = train_cell) 
 def feed_if_possible() -> None:
     """The arrays that wait are no part of this task: their trouble must not be its own."""
     try:
-        feed(Path.cwd())
+        if any(manifest.waits for manifest in read_manifests(Path.cwd())):
+            from harness.sweep.slurm.submit import feed
+
+            feed(Path.cwd())
     except Exception as error:
         print(error, file=sys.stderr)
 

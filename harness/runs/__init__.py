@@ -21,6 +21,7 @@ from harness.runs.attempt import (
     never,
 )
 from harness.runs.directory import (
+    FINISHED,
     RunDirectory,
     Status,
     finished_records,
@@ -62,6 +63,7 @@ __all__ = [
     "ATTEMPT",
     "CONFIG",
     "FAILURE",
+    "FINISHED",
     "FOREIGN_SILENCE_SECONDS",
     "KILLED",
     "METRICS",

@@ -47,6 +47,10 @@ class Status(Enum):
     done = "done"
 
 
+FINISHED = (Status.done, Status.diverged, Status.killed)
+"""Those that nothing more is to be done about."""
+
+
 @dataclass(frozen=True)
 class RunDirectory:
     """The files of one run. Reading needs nothing; writing needs an `Attempt`."""

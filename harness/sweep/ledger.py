@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.errors import WrongInput
 from harness.runs import (
     FAILURE,
+    FINISHED,
     JobAttempt,
     RunDirectory,
     RunRecord,
@@ -22,9 +23,6 @@ from harness.sweep.plan import PlannedCell
 from harness.sweep.queues import queued_cells
 from harness.sweep.slurm.jobs import NO_JOBS, Jobs
 from harness.sweep.units import ready_trunks, shared_tokens, units
-
-FINISHED = (Status.done, Status.diverged, Status.killed)
-"""Those that nothing more is to be done about."""
 
 ORDINARY = ("", "None", "Priority", "Resources", "BeginTime", "Dependency", "JobArrayTaskLimit")
 """Reasons of a job's waiting that pass by themselves."""

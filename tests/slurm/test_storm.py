@@ -28,8 +28,13 @@ class Storm:
         self.events.append(event.__name__)
         event()
 
+    def place(self) -> str:
+        """A node where it hurts."""
+        busy = sorted(set(self.cluster.ask("squeue", "-h", "-t", "R", "-p", "low", "-o", "%N").split()))
+        return self.rng.choice(busy or NODES)
+
     def preempt(self) -> None:
-        node = self.rng.choice(NODES)
+        node = self.place()
         words = ("--partition=high", "--exclusive", f"--nodelist={node}", "--output=/dev/null", "--time=5")
         self.cluster.ask("sbatch", *words, "--wrap=sleep 1")
 
@@ -55,7 +60,7 @@ class Storm:
         self.lose("cut")
 
     def lose(self, how: str) -> None:
-        node = self.rng.choice(NODES)
+        node = self.place()
         self.cluster.control(how, node)
         self.cluster.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=storm")
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import WrongInput
 from harness.runs import FAILURE, read_json, read_owner, write_json
-from harness.sweep.units import Unit
+
+if TYPE_CHECKING:
+    from harness.sweep.units import Unit
 
 FOLDER = ".slurm"
 Tasks = Sequence[tuple[str, ...]]

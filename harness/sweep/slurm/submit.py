@@ -32,8 +32,6 @@ class Withdrawn:
 
 def feed(root: Path) -> None:
     """Submit what still waits, as far as there is room by now. Called by each task as it ends."""
-    if not any(manifest.waits for manifest in read_manifests(root)):
-        return
     with one_at_a_time(root / FOLDER, LOCK):
         before = read_manifests(root)
         tasks = held_tasks([manifest.name for manifest in before])

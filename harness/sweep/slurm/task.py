@@ -13,12 +13,10 @@ from enum import IntEnum
 from pathlib import Path
 
 from harness.errors import CannotAnswer
-from harness.runs import FAILURE, Killed, Owner, RunDirectory, Superseded, read_owner, this_process
+from harness.runs import FAILURE, FINISHED, Killed, Owner, RunDirectory, Superseded, read_owner, this_process
 from harness.signals import StopFlag
-from harness.sweep.ledger import FINISHED
 from harness.sweep.plan import create_run, planned_line
 from harness.sweep.slurm.manifest import Manifest, failures
-from harness.sweep.slurm.scheduler import is_over
 
 
 class Exit(IntEnum):
@@ -101,4 +99,6 @@ def is_gone(owner: Owner) -> bool:
     """Whether an owner that seems to live is over: this process failed before, or its job has ended."""
     if owner.process == this_process():
         return True
+    from harness.sweep.slurm.scheduler import is_over
+
     return owner.job is not None and is_over(owner.job)
