@@ -92,7 +92,10 @@ def revive_killed(root: Path, lines: Sequence[PlanLine]) -> None:
 
 
 def on_slurm(settings: Settings, cells: Sequence[PlannedCell]) -> None:
-    launcher = Launcher(settings.folder, settings.launcher, settings.launcher.gpus)
+    wanted = settings.launcher
+    if settings.hardware.device is Device.cuda and not (wanted.gpus or wanted.gres):
+        raise WrongInput("hardware=gpu needs launcher.gpus=1 (or launcher.gres=...): one for each task")
+    launcher = Launcher(settings.folder, wanted, wanted.gpus)
     if settings.dry_run:
         print_scripts([one.script for one in launcher.preview(cells, settings.retry_failed)])
         return

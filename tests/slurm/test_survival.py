@@ -156,6 +156,34 @@ def test_more_tasks_than_an_array_may_have(cluster, sweep):
     mine.finish()
 
 
+SBATCH = """#!/bin/sh
+# As where an account may have three tasks in the queue. The array is asked for as --array=FIRST-LAST.
+range=$(echo "$2" | sed 's/--array=//; s/%.*//')
+held=$(squeue --noheader --array | wc -l)
+if [ $((${range#*-} - ${range%-*} + 1 + held)) -gt 3 ]; then
+  echo "sbatch: error: AssocMaxSubmitJobLimit" >&2
+  echo "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy" >&2
+  exit 1
+fi
+exec /usr/bin/sbatch "$@"
+"""
+
+
+def test_what_the_cluster_would_not_take_is_submitted_as_tasks_end(cluster, sweep, tmp_path, monkeypatch):
+    (tmp_path / "sbatch").write_text(SBATCH)
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    mine = sweep(8)
+    mine.behave(steps=3)
+    launched = mine.launch()
+    assert (sum(array.submitted for array in launched.arrays), launched.waiting) == (3, 5)
+    assert "violates accounting/QOS policy" in launched.refusal
+    assert mine.launch().waiting == 5  # typed again it packs the rest anew
+    mine.finish()
+    cells = [run_id for array in read_manifests(mine.root) for task in array.tasks for run_id in task]
+    assert sorted(cells) == [cell.run_id for cell in mine.cells]
+
+
 def test_two_people_at_once_submit_every_cell_once(cluster, sweep):
     mine = sweep(5)
     code = (

@@ -28,6 +28,10 @@ class Refused(CannotAnswer):
     """The scheduler takes no more jobs, or not this one; the message is its own."""
 
 
+class Full(Refused):
+    """The whole cluster takes no more jobs for now, of whatever length."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A task that the scheduler holds: pending, running or ending. `reason` says why it is not running."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from harness.runs import one_at_a_time
 from harness.sweep.slurm.jobs import match
 from harness.sweep.slurm.manifest import FOLDER, Manifest, path_of, read_manifests, script_of, write_manifest
-from harness.sweep.slurm.scheduler import NoAnswer, Refused, Task, cancel, held_tasks, submit
+from harness.sweep.slurm.scheduler import Full, NoAnswer, Refused, Task, cancel, held_tasks, submit
 from harness.sweep.slurm.script import indices
 
 LOCK = ".lock"
@@ -86,8 +86,8 @@ def submit_some(root: Path, manifest: Manifest, after: str | None) -> Manifest:
         stop = manifest.submitted + size
         try:
             job = submit_or_find(root, manifest, stop, after)
-        except Refused:
-            if size == 1:
+        except Refused as refusal:
+            if size == 1 or isinstance(refusal, Full):
                 raise
             size //= 2
             continue
@@ -104,7 +104,7 @@ def submit_or_find(root: Path, manifest: Manifest, stop: int, after: str | None)
     except NoAnswer as silence:
         found = [task for task in held_tasks([manifest.name]) if task.job not in manifest.jobs]
         if not found:
-            raise Refused(str(silence)) from silence
+            raise Full(str(silence)) from silence
         return found[0].job
 
 
