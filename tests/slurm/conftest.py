@@ -31,7 +31,6 @@ DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
 SETTINGS = (
     "--nodes=3",
     "--cpus=4",
-    "--gpus=2",
     "--grace=15",
     "--user-signal",
     "--requeue-wait=5",

@@ -51,7 +51,7 @@ def test_a_cut_node_runs_on_and_a_crashed_one_does_not(cluster):
 
 
 def test_a_restarted_controller_knows_its_jobs(cluster):
-    job, pid = sleeper(cluster, "--gpus=1")
+    job, pid = sleeper(cluster)
     cluster.control("restart")
     assert (runs(pid), state(cluster, job)) == (True, "RUNNING")
 

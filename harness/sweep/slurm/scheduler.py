@@ -108,7 +108,8 @@ def submit(script: Path, cwd: Path, array: str, after: str | None = None) -> str
     )
     job = done.stdout.strip().split(";")[0]
     if done.returncode != 0 or not job.isdigit():
-        raise Refused(f"sbatch: {last_line(done.stderr) or 'no job id'}")
+        said = last_line(done.stderr).removeprefix("sbatch: error: ")
+        raise Refused(f"sbatch: {said or 'no job id'}")
     return job
 
 

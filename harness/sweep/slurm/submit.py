@@ -129,6 +129,7 @@ def forget_unsubmitted(root: Path, manifests: Sequence[Manifest]) -> list[Manife
     for manifest in manifests:
         if manifest.submitted == 0 and manifest.waits:
             path_of(root, manifest.number).unlink(missing_ok=True)
+            script_of(root, manifest.number).unlink(missing_ok=True)
             continue
         short = replace(manifest, tasks=manifest.tasks[: manifest.submitted])
         if short != manifest:
