@@ -18,7 +18,8 @@ class RunRecord:
     AdamW has none. `attention_reason` is why `attention` was chosen. `seed` is that of the initial weights,
     `data_seed` of the order of the data, `validation_seed` of the choice of validation windows (None: evenly
     spaced). A run may begin where another one's trunk ends, `trunk_run`'s: it counts what it would have taken
-    alone, of which `shared_tokens`, `shared_flops` and `shared_seconds` were that run's."""
+    alone, of which `shared_tokens`, `shared_flops` and `shared_seconds` were that run's. `micro_batch`
+    sequences were taken at once, after `out_of_memory_at` of them had not fitted."""
 
     run_id: str
     group: str
@@ -70,6 +71,8 @@ class RunRecord:
     strategy: str = "single"
     world_size: int = 1
     earlier_world_sizes: str = ""
+    micro_batch: int | None = None
+    out_of_memory_at: int | None = None
     peak_memory_bytes: int | None = None
     reason: str = ""
     train_seconds: float = 0.0

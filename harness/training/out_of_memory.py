@@ -55,7 +55,7 @@ def read_halving(run: RunDirectory) -> Halving | None:
 
 
 def halve(attempt: Attempt, failed: int) -> bool:
-    """Note it for this attempt and later ones; False when that was done before or nothing is left to halve."""
+    """Note it for this attempt and later ones; False when that was done before or one sequence is left."""
     if failed < 2 or read_halving(attempt.run) is not None:
         return False
     half = max(n for n in range(1, failed // 2 + 1) if failed % n == 0)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 import warnings
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +30,8 @@ from harness.runs import (
     read_json,
     write_json,
 )
-from harness.shape import Mixer
 from harness.signals import StopFlag
-from harness.training.branch import Shared, TrunkSaver, branch_off
+from harness.training.branch import TrunkSaver, branch_off
 from harness.training.callbacks import Clock, Metrics, ProgressBar, Saver, StopOnSignal, Validation
 from harness.training.cell import Cell, read_cell
 from harness.training.checkpoint import State, load_file, load_latest, path_of
@@ -51,9 +48,18 @@ from harness.training.distributed import (
     told,
 )
 from harness.training.fitting import micro_batch_of
+from harness.training.memory import divisors
 from harness.training.module import TrainingModule, wants_compile
-from harness.training.optimizer_cost import step_flops
-from harness.training.peak import forget_peak, peak_bytes
+from harness.training.out_of_memory import (
+    Halving,
+    OutOfMemory,
+    halve,
+    is_out_of_memory,
+    read_halving,
+    release_memory,
+)
+from harness.training.outcome import Outcome, finished, now
+from harness.training.peak import forget_peak
 from harness.training.provenance import Origin, code_version, provenance
 from harness.training.schedule import build_schedule
 from harness.training.settings import Compile, HardwareConfig, Precision
@@ -100,13 +106,26 @@ def train(
             return run.record()
         try:
             with told(store, world), flag.listening():
-                return train_owned(cell, attempt, world, progress, flag)
+                return train_halving(cell, attempt, world, progress, flag)
         except KeyboardInterrupt:
             attempt.end()
             raise
         except BaseException as error:
             attempt.fail(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
             raise
+
+
+def train_halving(cell: Cell, attempt: Attempt, world: World, progress: bool, flag: StopFlag) -> RunRecord:
+    """Once a run, a micro-batch that does not fit is halved. Not where several processes take a step: the
+    others are in the middle of it."""
+    try:
+        return train_owned(cell, attempt, world, progress, flag)
+    except OutOfMemory as error:
+        if world.size > 1 or not halve(attempt, error.micro_batch):
+            raise
+        print(f"{error}; going on with half as many", file=sys.stderr)
+    release_memory()
+    return train_owned(cell, attempt, world, progress, flag)
 
 
 def claim_together(run: RunDirectory, world: World, is_gone: IsGone) -> Attempt | None:
@@ -156,7 +175,7 @@ def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag
     if world.leads:
         write_json(attempt.run.path / PROVENANCE, provenance(cell, origin, device, world.size))
     data = open_data(cell)
-    module, attention = build_module(cell, data, state, world)
+    module, attention = build_module(cell, data, state, world, read_halving(attempt.run))
     first = state.step if state else 0
 
     marks = row_steps(cell, evaluate_at, cell.horizon.steps)
@@ -177,13 +196,17 @@ def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag
     cut_at = evaluate_at | ({trunk.steps} if trunk else set())
     try:
         trainer.fit(module, spans(cell, first, cut_at))
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(module.micro_batch, device) from error
+        raise
     except SystemExit:  # Lightning's, when SIGTERM came before the first step
         if flag.signal is None:
             raise
         raise Stopped(f"{attempt.run.path} was stopped before it began; start it again to go on") from None
     if stop.agreed and trainer.should_stop:
         raise Stopped(f"{attempt.run.path} was stopped by signal {stop.agreed}; start it again to go on")
-    outcome = Outcome(attention, module.compiled, metrics, validation, clock, origin, saver, module.strategy)
+    outcome = Outcome(module, attention, metrics, validation, clock, origin, saver)
     record = finished(cell, attempt, data.batches, outcome)
     attempt.finish(record)
     return record
@@ -204,10 +227,6 @@ def first_start(run: RunDirectory, state: State | None) -> str:
         return str(read_json(run.path / PROVENANCE)["started_at"])
     except (WrongInput, KeyError, TypeError):
         return now()
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def open_data(cell: Cell) -> Data:
@@ -233,7 +252,7 @@ def open_data(cell: Cell) -> Data:
 
 
 def build_module(
-    cell: Cell, data: Data, state: State | None, world: World = ALONE
+    cell: Cell, data: Data, state: State | None, world: World = ALONE, halving: Halving | None = None
 ) -> tuple[TrainingModule, Attention]:
     config = cell.config
     attention = attention_of(cell, choose_device(config.hardware.device))
@@ -244,6 +263,9 @@ def build_module(
     micro_batch = (
         state.micro_batch if state and state.world_size == world.size else micro_batch_of(cell, world.size)
     )
+    if halving:
+        share = cell.horizon.batch_sequences // world.size
+        micro_batch = max(n for n in divisors(share) if n <= min(micro_batch, halving.micro_batch))
     lr_at = build_schedule(config.schedule, cell.peak_lr, cell.horizon.steps, cell.horizon.batch_tokens)
     compiled = wants_compile(resume_compile(config.hardware.compile, state))
     module = TrainingModule(
@@ -266,102 +288,6 @@ def resume_compile(choice: Compile, state: State | None) -> Compile:
     if state is None:
         return choice
     return Compile.always if state.compiled else Compile.never
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the callbacks saw."""
-
-    attention: Attention
-    compiled: bool
-    metrics: Metrics
-    validation: Validation
-    clock: Clock
-    origin: Origin
-    saver: Saver
-    strategy: str
-
-
-def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -> RunRecord:
-    config, shape = cell.config, cell.shape
-    reason = divergence(outcome)
-    steps = outcome.metrics.diverged_at or cell.horizon.steps
-    tokens = steps * cell.horizon.batch_tokens
-    shared = Shared(**outcome.saver.shared) if outcome.saver.shared else Shared("", 0, 0.0, "")
-    return RunRecord(
-        run_id=cell.run_id,
-        group=config.group,
-        status=(Status.diverged if reason else Status.done).value,
-        reason=reason,
-        params_total=shape.params.total,
-        params_non_embedding=shape.params.non_embedding,
-        params_embedding=shape.params.embedding,
-        params_head=shape.params.head,
-        tokens=tokens,
-        unique_tokens=batches.unique_tokens(steps),
-        epochs=batches.epoch(steps),
-        steps=steps,
-        flops=shape.training_flops(tokens),
-        loss=None if reason else outcome.validation.loss,
-        loss_kind="validation, nats per token",
-        bits_per_byte=None if reason else outcome.validation.bits_per_byte,
-        train_loss=outcome.metrics.train_loss,
-        lr=cell.peak_lr,
-        batch_tokens=cell.horizon.batch_tokens,
-        schedule=config.schedule.kind.value,
-        optimizer=config.optim.kind.value,
-        parametrization=config.parametrization.kind.value,
-        width=shape.width,
-        depth=shape.depth,
-        n_heads=shape.n_heads,
-        n_kv_heads=shape.n_kv_heads if shape.attends else None,
-        window=shape.window,
-        full_every=shape.full_every,
-        mixer=shape.mixer.value,
-        attention_every=shape.attention_every,
-        state_size=shape.state_size if shape.mixer is Mixer.recurrent else None,
-        recurrence=shape.recurrence,
-        prelude=shape.prelude,
-        coda=shape.coda,
-        optimizer_flops=steps * step_flops(shape, config.optim.kind),
-        context=shape.context,
-        vocab_size=shape.vocab_size,
-        seed=config.seed,
-        data_seed=config.data_seed,
-        validation_seed=config.evaluation.seed,
-        precision=config.hardware.precision.value,
-        attention=outcome.attention.name if shape.attends else "none",
-        attention_reason=outcome.attention.reason if shape.attends else "no layer attends",
-        compiled=outcome.compiled,
-        strategy=outcome.strategy,
-        world_size=outcome.saver.world.size,
-        earlier_world_sizes=outcome.saver.earlier_sizes,
-        peak_memory_bytes=peak_bytes(choose_device(config.hardware.device)),
-        corpus_hash=cell.corpus_hash,
-        tokenizer_hash=cell.tokenizer_hash,
-        config_hash=cell.config_hash,
-        code_version=outcome.origin.code,
-        train_seconds=round(outcome.clock.train_seconds, 3),
-        tokens_per_second=round(outcome.clock.tokens_per_second, 1),
-        attempts=attempt.number,
-        failed_attempts=attempt.failures,
-        started_at=outcome.origin.started_at,
-        finished_at=now(),
-        planned_code_version=str(attempt.run.config().get("planned_code_version", "")),
-        trunk_run=shared.run_id,
-        trunk_code_version=shared.code_version,
-        shared_tokens=shared.steps * cell.horizon.batch_tokens,
-        shared_flops=shape.training_flops(shared.steps * cell.horizon.batch_tokens),
-        shared_seconds=round(shared.train_seconds, 3),
-    )
-
-
-def divergence(outcome: Outcome) -> str:
-    """Why the run has no loss; empty when it has one."""
-    if outcome.metrics.diverged_at is not None:
-        return f"loss or gradient not finite at step {outcome.metrics.diverged_at}"
-    loss = outcome.validation.loss
-    return "" if loss is not None and math.isfinite(loss) else "the final validation loss is not finite"
 
 
 def quiet_lightning() -> None:
