@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.commands.root import Experiment, Format, train_config
 from harness.data.prepare import Prepared, find
-from harness.errors import WrongInput
+from harness.errors import CannotAnswer, WrongInput
 from harness.grid import settings_of_cells
 from harness.report.tables import print_plan
 from harness.report.terminal import print_json
@@ -27,6 +27,8 @@ from harness.sweep.plan import (
     write_plan,
 )
 from harness.sweep.queues import queued_cells
+from harness.sweep.slurm.jobs import jobs_of
+from harness.sweep.slurm.manifest import read_manifests
 from harness.sweep.units import saved_flops, shared_tokens, units
 from harness.training.cell import Cell, freeze, read_cell
 from harness.training.feasible import refuse_untrainable
@@ -138,7 +140,7 @@ def run_speeds(root: Path, known: dict[str, Cell]) -> Iterator[tuple[str, float]
 def merged_plan(settings: Experiment, lines: Sequence[PlanLine], *, extend: bool, write: bool) -> Merged:
     """The plan as its folder holds it, or would. Nothing edited afterwards reaches its cells."""
     merge = write_plan if write else merge_plan
-    merged = merge(settings.folder, lines, queued_cells(settings.folder), extend=extend)
+    merged = merge(settings.folder, lines, waited_for(settings.folder), extend=extend)
     if merged.replaced and write:
         print(
             f"replaced the earlier plan of {settings.folder}; of its cells {merged.replaced} are dropped, "
@@ -146,6 +148,16 @@ def merged_plan(settings: Experiment, lines: Sequence[PlanLine], *, extend: bool
             file=sys.stderr,
         )
     return merged
+
+
+def waited_for(root: Path) -> set[str]:
+    """The cells that a queue of this machine or Slurm holds; where that does not answer, all it was given."""
+    manifests = read_manifests(root)
+    try:
+        held = set(jobs_of(root).held)
+    except CannotAnswer:
+        held = {run_id for manifest in manifests for task in manifest.tasks for run_id in task}
+    return queued_cells(root) | held
 
 
 def show_plan(settings: Experiment, plan: Sequence[PlannedCell]) -> None:

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from harness.cli import main
+from harness.commands.cells import waited_for
 from harness.errors import CannotAnswer, WrongInput
 from harness.sweep.launcher import AnyLauncherConfig, LauncherKind
 from harness.sweep.plan import PlannedCell
 from harness.sweep.slurm.launch import Launcher
-from harness.sweep.slurm.manifest import pack
+from harness.sweep.slurm.manifest import Manifest, pack, write_manifest
 from harness.sweep.slurm.script import Array, indices, render, template, template_path
 from harness.sweep.slurm.settings import SlurmConfig, seconds
 from harness.sweep.units import units
@@ -124,6 +125,19 @@ def test_every_script_requeues_alike():
 def test_indices():
     assert indices(0, 100, None) == "0-99"
     assert indices(50, 51, 8) == "50-50%8"
+
+
+def test_a_plan_that_slurm_holds_is_waited_for(tmp_path, monkeypatch):
+    root = tmp_path / "mine"
+    tasks = (("a", "b"), ("c",))
+    write_manifest(root, Manifest(1, "mine-0001", tasks, submitted=2, jobs=("7",)))
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho 'mine-0001|7|0|PENDING|Priority'; echo 'other|7|1|RUNNING|None'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    assert waited_for(root) == {"a", "b"}
+    squeue.write_text("#!/bin/sh\nexit 1\n")
+    assert waited_for(root) == {"a", "b", "c"}
 
 
 def test_without_slurm_the_sweep_says_so(tmp_path, monkeypatch):
