@@ -47,6 +47,9 @@ OWN_SHARE = 0.5
 Over public tables the error at 8x is in the median half of that of the origins."""
 
 SPREAD_FACTOR = 1.65
+WIDEST = 20.0
+"""Half-width in log loss; no loss is known worse than to this."""
+
 REPEATS = 3
 
 
@@ -141,8 +144,8 @@ class Engine:
         point = ensemble.weights @ by_law
         draws = np.array([np.log(r.losses(r.form.rows(rows))) for r in self.replicates])
         tails = [(1 - self.config.level) / 2, (1 + self.config.level) / 2]
-        low, high = np.quantile(np.einsum("m,mkt->kt", ensemble.weights, draws), tails, axis=0)
-        law_low, law_high = np.quantile(draws, tails, axis=1)
+        low, high = np.nanquantile(np.einsum("m,mkt->kt", ensemble.weights, draws), tails, axis=0)
+        law_low, law_high = np.nanquantile(draws, tails, axis=1)
         spread = np.std(by_law if others is None else np.concatenate([by_law, others]), axis=0, ddof=1)
         return tuple(
             self.prediction(
@@ -192,7 +195,8 @@ class Engine:
 
 
 def around(point: float, below: float, above: float) -> tuple[float, float]:
-    return math.exp(point - below), math.exp(point + above)
+    """An interval of the loss; one that knows nothing at all stays finite, for JSON."""
+    return math.exp(point - min(below, WIDEST)), math.exp(point + min(above, WIDEST))
 
 
 def build_engine(

@@ -85,10 +85,9 @@ def check_floor(fit: Fit, open_end: bool = True) -> Check:
     share = fit.params["E"] / float(fit.solution.loss.min())
     profile = fit.profile if fit.profile is not None and fit.profile.parameter == "E" else None
     reaches = open_end and profile is not None and profile.interval[0] is None
+    said = "E cannot be told from zero, its profile is open below" if reaches else "E runs to zero"
     reason = (
-        f"E runs to zero: it is {share:.1%} of the smallest loss (the limit is {SMALLEST_FLOOR:.0%})"
-        + (" and its profile is open below" if reaches else "")
-        + f", on {fit.n} rows"
+        f"{said}: it is {share:.1%} of the smallest loss (the limit is {SMALLEST_FLOOR:.0%}), {fit.n} rows"
     )
     return Check("floor above zero", grade(share < SMALLEST_FLOOR or reaches), share, SMALLEST_FLOOR, reason)
 
