@@ -57,6 +57,7 @@ class Settings(Experiment):
 
 @verb("sweep", Settings)
 def main(settings: Settings) -> None:
+    refuse_contradictions(settings)
     lines = cells_to_train(settings, task_overrides())
     if settings.retry_killed and not settings.dry_run:
         revive_killed(settings.folder, lines)
@@ -66,8 +67,6 @@ def main(settings: Settings) -> None:
     if settings.dry_run:
         show_plan(settings, [line.cell for line in lines])
         return
-    if settings.hardware.device is Device.cuda and not settings.launcher.gpus:
-        raise WrongInput("hardware=gpu needs launcher.gpus=N: how many GPUs to spread the cells over")
     slots = build_slots(settings.launcher, own_cores())
     if settings.detach:
         leave_behind(settings, task_overrides())
@@ -85,6 +84,18 @@ def main(settings: Settings) -> None:
         )
 
 
+def refuse_contradictions(settings: Settings) -> None:
+    """Before anything is written. Raises WrongInput."""
+    wanted, gpu = settings.launcher, settings.hardware.device is Device.cuda
+    if wanted.kind is LauncherKind.slurm:
+        if settings.detach:
+            raise WrongInput("launcher=slurm leaves nothing running here; leave detach=true out")
+        if gpu and not (wanted.gpus or wanted.gres):
+            raise WrongInput("hardware=gpu needs launcher.gpus=1 (or launcher.gres=...): one for each task")
+    elif gpu and not wanted.gpus and not settings.dry_run:
+        raise WrongInput("hardware=gpu needs launcher.gpus=N: how many GPUs to spread the cells over")
+
+
 def revive_killed(root: Path, lines: Sequence[PlanLine]) -> None:
     for line in lines:
         if (run := RunDirectory(root / line.cell.run_id)).path.is_dir():
@@ -92,10 +103,7 @@ def revive_killed(root: Path, lines: Sequence[PlanLine]) -> None:
 
 
 def on_slurm(settings: Settings, cells: Sequence[PlannedCell]) -> None:
-    wanted = settings.launcher
-    if settings.hardware.device is Device.cuda and not (wanted.gpus or wanted.gres):
-        raise WrongInput("hardware=gpu needs launcher.gpus=1 (or launcher.gres=...): one for each task")
-    launcher = Launcher(settings.folder, wanted, wanted.gpus)
+    launcher = Launcher(settings.folder, settings.launcher, settings.launcher.gpus)
     if settings.dry_run:
         print_scripts([one.script for one in launcher.preview(cells, settings.retry_failed)])
         return

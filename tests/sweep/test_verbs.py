@@ -97,6 +97,9 @@ def test_runs_of_hydras_multirun_are_seen_by_status(typed):
         ("plan", ['sweep.axes=["attention=sdpa,triton"]', "horizon.tokens=512"], 2, "attention=triton"),
         ("sweep", [], 2, "no cells"),
         ("plan", ['sweep.axes=["seed=1"]'], 2, "no horizon"),
+        ("sweep", [AXES, "launcher=slurm", "detach=true"], 2, "leave detach=true out"),
+        ("sweep", [AXES, "hardware=gpu"], 2, "launcher.gpus=N"),
+        ("sweep", [AXES, "hardware=gpu", "launcher=slurm"], 2, "one for each task"),
     ],
 )
 def test_what_cannot_be_trained_cannot_be_planned(typed, tmp_path, verb, words, code, said):
