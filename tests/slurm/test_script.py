@@ -7,12 +7,17 @@ import pytest
 from harness.cli import main
 from harness.commands.cells import waited_for
 from harness.errors import CannotAnswer, WrongInput
+from harness.runs import RunDirectory, Superseded, claim
+from harness.signals import StopFlag
 from harness.sweep.launcher import AnyLauncherConfig, LauncherKind
 from harness.sweep.plan import PlannedCell
 from harness.sweep.slurm.launch import Launcher
 from harness.sweep.slurm.manifest import Manifest, pack, write_manifest
+from harness.sweep.slurm.scheduler import Task
 from harness.sweep.slurm.script import Array, indices, render, template, template_path
 from harness.sweep.slurm.settings import SlurmConfig, seconds
+from harness.sweep.slurm.submit import newest
+from harness.sweep.slurm.task import Exit, work
 from harness.sweep.units import units
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -86,6 +91,49 @@ def test_nothing_from_a_config_becomes_a_directive_or_a_command(name, value):
 def test_a_group_name_cannot_break_out_of_its_line(tmp_path):
     with pytest.raises(WrongInput, match="plain folder name"):
         Launcher(tmp_path / "a\n#SBATCH --uid=0", SlurmConfig()).array(1, [("x",)])
+
+
+def test_no_filling_of_a_gap_is_filled_again():
+    config = SlurmConfig(directives=["--comment=a@command@"])
+    lines = render(template(), config, Array("a", 1, ("x", "-m", "y"), "log")).splitlines()
+    assert "#SBATCH --comment=a@command@" in lines
+
+
+def test_sweeps_of_one_name_in_two_folders_have_arrays_of_two_names(tmp_path):
+    """squeue takes a list of names, of which a comma would make two, and lists the jobs of everybody."""
+    here, there = (
+        Launcher(tmp_path / where / "mine", SlurmConfig()).array(1, [("x",)]).manifest.name for where in "ab"
+    )
+    assert here != there and here.startswith("mine-") and here.endswith("-0001")
+    with pytest.raises(WrongInput, match="plain folder name"):
+        Launcher(tmp_path / "a,b", SlurmConfig()).array(1, [("x",)])
+
+
+def test_a_new_array_waits_for_the_newest_job_in_whatever_order_squeue_lists():
+    tasks = [Task("mine", job, 0, "PENDING", "Priority") for job in ("9", "101", "100")]
+    assert newest(tasks) == "101"
+    assert newest([]) is None
+
+
+@pytest.mark.parametrize(("taker", "trained"), [("7_0", ["a"]), ("", ["a", "b"])])
+def test_a_task_goes_on_unless_its_own_later_execution_took_over(tmp_path, monkeypatch, taker, trained):
+    """Another node may run the task by now, or somebody else has taken over one cell of it."""
+    words = {"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "0"}
+    begun = []
+
+    def train(run: RunDirectory) -> None:
+        begun.append(run.run_id)
+        with monkeypatch.context() as theirs:
+            if not taker:
+                theirs.delenv("SLURM_JOB_ID")
+            claim(run)
+        raise Superseded("taken over")
+
+    for name, value in words.items():
+        monkeypatch.setenv(name, value)
+    manifest = Manifest(1, "mine-0001", (("a", "b"),))
+    assert work(tmp_path, manifest, 0, train, StopFlag(), {}) is Exit.OVER
+    assert begun == trained
 
 
 def test_each_launcher_refuses_the_settings_of_the_other(capsys):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import WrongInput
-from harness.runs import Status, one_at_a_time, write_text
+from harness.runs import Status, content_hash, one_at_a_time, write_text
 from harness.sweep.ledger import WAITING, CellState, survey
 from harness.sweep.plan import PlannedCell
 from harness.sweep.slurm.jobs import match
@@ -27,8 +27,8 @@ from harness.sweep.slurm.manifest import (
 )
 from harness.sweep.slurm.scheduler import Refused, held_tasks, longest_array
 from harness.sweep.slurm.script import Array, render, template
-from harness.sweep.slurm.settings import NAME, SlurmConfig
-from harness.sweep.slurm.submit import LOCK, forget_unsubmitted, noted, submit_waiting
+from harness.sweep.slurm.settings import SWEEP, SlurmConfig
+from harness.sweep.slurm.submit import LOCK, forget_unsubmitted, newest, noted, submit_waiting
 from harness.sweep.units import units
 
 
@@ -75,7 +75,7 @@ class Launcher:
             planned = self.arrays(todo(states, retry_failed), longest_array())
             for one in planned:
                 self.write(one)
-            refusal = submit_waiting(self.root, tasks[-1].job if tasks else None)
+            refusal = submit_waiting(self.root, newest(tasks))
             numbers = {one.manifest.number for one in planned}
             arrays = [manifest for manifest in read_manifests(self.root) if manifest.number in numbers]
             if refusal and not any(manifest.submitted for manifest in arrays) and not tasks:
@@ -96,14 +96,16 @@ class Launcher:
 
     def array(self, number: int, tasks: Tasks) -> Planned:
         """Paths are relative to the sweep's folder, in which the array is submitted: the name of no folder
-        above it reaches a directive."""
-        sweep = self.root.resolve().name
-        if not NAME.fullmatch(sweep):
+        above it reaches a directive, but for a hash in the array's name: squeue lists the jobs of everybody,
+        and those of a sweep of the same name in another folder are not this one's."""
+        folder = self.root.resolve()
+        sweep, place = folder.name, content_hash(str(folder))[:8]
+        if not SWEEP.fullmatch(sweep):
             raise WrongInput(f"{sweep!r} must be a plain folder name: letters, digits, . _ -")
         counted = {run_id: failures(self.root / run_id) for task in tasks for run_id in task}
         manifest = Manifest(
             number=number,
-            name=f"{sweep}-{number:04d}",
+            name=f"{sweep}-{place}-{number:04d}",
             tasks=tuple(tasks),
             allowed=1 + self.config.retries,
             failed_before={run_id: count for run_id, count in counted.items() if count},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,9 +43,7 @@ def render(text: str, config: SlurmConfig, array: Array) -> str:
         "@cpus@": str(config.cpus_per_task),
         "@command@": shlex.join(array.command),
     }
-    for gap, filling in gaps.items():
-        text = text.replace(gap, filling)
-    return text
+    return re.sub("|".join(gaps), lambda gap: gaps[gap[0]], text)  # at once: no filling is filled again
 
 
 def indices(start: int, stop: int, at_once: int | None) -> str:

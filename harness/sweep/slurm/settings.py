@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+SWEEP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,+-]*")
 GRES = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,:/-]*")
 CONSTRAINT = re.compile(r"[A-Za-z0-9_\[(!][A-Za-z0-9_.,:=|&*()\[\]!-]*")

@@ -36,7 +36,7 @@ def feed(root: Path) -> None:
         before = read_manifests(root)
         tasks = held_tasks([manifest.name for manifest in before])
         noted(root, before, tasks)
-        submit_waiting(root, tasks[-1].job if tasks else None)
+        submit_waiting(root, newest(tasks))
 
 
 def withdraw(root: Path, wait_seconds: float) -> Withdrawn:
@@ -61,6 +61,11 @@ def not_ended(tasks: Sequence[Task], wait_seconds: float) -> list[Task]:
             break
         time.sleep(POLL_SECONDS)
     return left
+
+
+def newest(tasks: Sequence[Task]) -> str | None:
+    """The job submitted last; squeue lists by priority."""
+    return max((task.job for task in tasks), key=int, default=None)
 
 
 def submit_waiting(root: Path, last: str | None) -> str:

@@ -13,7 +13,17 @@ from enum import IntEnum
 from pathlib import Path
 
 from harness.errors import CannotAnswer
-from harness.runs import FAILURE, FINISHED, Killed, Owner, RunDirectory, Superseded, read_owner, this_process
+from harness.runs import (
+    FAILURE,
+    FINISHED,
+    Killed,
+    Owner,
+    RunDirectory,
+    Superseded,
+    read_owner,
+    this_job,
+    this_process,
+)
 from harness.signals import StopFlag
 from harness.sweep.plan import create_run, planned_line
 from harness.sweep.slurm.manifest import Manifest, failures
@@ -54,9 +64,10 @@ def work(
             return Exit.STOPPED
         except Killed as error:
             print(error, file=sys.stderr)
-        except Superseded as error:  # a later execution of this very task
+        except Superseded as error:
             print(error, file=sys.stderr)
-            return Exit.OVER
+            if is_of_this_task(read_owner(root / run_id)):
+                return Exit.OVER  # a later execution goes on with the other cells
         except Exception as error:
             print(f"{run_id}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             if isinstance(error, CannotAnswer) and not (root / run_id / FAILURE).exists():
@@ -64,6 +75,11 @@ def work(
             return Stumbled(run_id)
     failed = [run_id for run_id in manifest.tasks[number] if gives_up(root / run_id, manifest, tried)]
     return Exit.FAILED if failed else Exit.OVER
+
+
+def is_of_this_task(owner: Owner | None) -> bool:
+    mine = this_job()
+    return mine is not None and owner is not None and owner.job is not None and owner.job.job == mine.job
 
 
 def in_order(root: Path, cells: Sequence[str]) -> list[str]:
