@@ -22,8 +22,6 @@ from harness.sweep.slurm.manifest import read_manifests
 from harness.sweep.slurm.submit import Withdrawn, withdraw
 from harness.sweep.stop import Stopped, Worker, stop
 
-NO_JOBS = Withdrawn([], [], "")
-
 
 @dataclass(kw_only=True)
 class Settings(Experiment):
@@ -34,13 +32,15 @@ class Settings(Experiment):
 def main(settings: Settings) -> None:
     if not settings.folder.is_dir():
         raise WrongInput(f"{settings.folder} does not exist; say group= or experiment= of the sweep to stop")
-    jobs = withdraw(settings.folder, settings.wait_seconds) if read_manifests(settings.folder) else NO_JOBS
+    jobs, silence = withdraw_if_possible(settings)
     done = stop(settings.folder, settings.wait_seconds)
     if settings.format is Format.json:
         found = {name: [plain(worker) for worker in workers] for name, workers in vars(done).items()}
         print_json({**found, "cancelled": [task.id for task in jobs.cancelled]})
     else:
         print_lines(*lines(settings, done, jobs))
+    if silence:
+        raise CannotAnswer(f"jobs of the sweep may still run: {silence}") from silence
     if jobs.left:
         why = f": {jobs.objection}" if jobs.objection else ""
         raise CannotAnswer(f"{len(jobs.left)} tasks have not ended, e.g. {jobs.left[0].id}{why}")
@@ -48,6 +48,16 @@ def main(settings: Settings) -> None:
     elsewhere = [worker for worker in done.elsewhere if job_of(settings, worker) not in cancelled]
     if running := [*done.left, *elsewhere]:
         raise CannotAnswer(f"{said(running)} still run; for another machine type the same words there")
+
+
+def withdraw_if_possible(settings: Settings) -> tuple[Withdrawn, CannotAnswer | None]:
+    """Where Slurm does not answer, what runs on this machine is stopped all the same."""
+    try:
+        if read_manifests(settings.folder):
+            return withdraw(settings.folder, settings.wait_seconds), None
+    except CannotAnswer as error:
+        return Withdrawn([], [], ""), error
+    return Withdrawn([], [], ""), None
 
 
 def job_of(settings: Settings, worker: Worker) -> str:
