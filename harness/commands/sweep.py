@@ -15,9 +15,9 @@
     harness sweep group=mine launcher=slurm dry_run=true      the scripts that sbatch would get
 
 One process a slot, largest first. Ctrl-C saves and stops, and so does `harness stop` from elsewhere;
-a crashed cell never stops the others. Exit code 1 when cells are left unfinished. Cells that differ in their
-horizon alone run one after another, and train what they have in common once, where schedule.warmup_tokens
-makes them warm up in equally many steps.
+a crashed cell never stops the others. Cells that Slurm jobs hold are left to them. Exit code 1 when cells
+are left unfinished. Cells that differ in their horizon alone run one after another, and train what they have
+in common once, where schedule.warmup_tokens makes them warm up in equally many steps.
 
 With launcher=slurm job arrays are submitted of what is neither done nor queued nor running, and the command
 returns. Tasks that are preempted, out of time or lost with their node requeue themselves and go on.
@@ -31,7 +31,7 @@ from pathlib import Path
 
 from harness.commands.cells import merged_plan, plan_lines, show_plan, sweep_cells
 from harness.commands.root import Experiment
-from harness.commands.status import show_states
+from harness.commands.status import jobs_if_known, show_states
 from harness.config import task_overrides, verb
 from harness.errors import CannotAnswer, WrongInput
 from harness.report.launches import print_launch, print_scripts
@@ -71,16 +71,17 @@ def main(settings: Settings) -> None:
     if settings.detach:
         leave_behind(settings, task_overrides())
         return
-    queue = Queue(settings.folder, lines, slots, settings.retry_failed)
+    queue = Queue(settings.folder, lines, slots, settings.retry_failed, jobs=jobs_if_known(settings.folder))
     with SweepProgress(settings.group) as progress:
         queue.run(progress.update)
     states = list(queue.states.values())
     show_states(settings, states)
     if left := [state for state in states if not state.finished]:
         first = left[0]
+        why = first.note or (f"in job {first.job}" if first.job else "(see its log.txt)")
         raise CannotAnswer(
             f"{len(left)} of {len(states)} cells are not finished, e.g. {first.cell.run_id}: "
-            f"{first.status.value} {first.note or '(see its log.txt)'}"
+            f"{first.status.value} {why}"
         )
 
 

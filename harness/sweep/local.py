@@ -20,9 +20,10 @@ from pathlib import Path
 
 from harness.errors import WrongInput
 from harness.runs import RunDirectory, Status
-from harness.sweep.ledger import WAITING, CellState, look, survey
+from harness.sweep.ledger import WAITING, CellState, held, look, survey
 from harness.sweep.plan import PlanLine, PlannedCell, create_run
 from harness.sweep.queues import registered, release, reserve
+from harness.sweep.slurm.jobs import NO_JOBS, Jobs
 from harness.sweep.units import units
 
 LOG = "log.txt"
@@ -91,7 +92,8 @@ def train_command(run: Path) -> list[str]:
 
 
 class Queue:
-    """Runs the cells that are not done, and tells `watch` how all of them stand."""
+    """Runs the cells that are not done, and tells `watch` how all of them stand. Those that batch jobs hold
+    are left to them."""
 
     def __init__(
         self,
@@ -100,13 +102,15 @@ class Queue:
         slots: Sequence[Slot],
         retry_failed: bool,
         command: Command = train_command,
+        jobs: Jobs = NO_JOBS,
     ) -> None:
         self.root = root
+        self.jobs = jobs
         self.slots = list(slots)
         self.command = command
         self.lines = {line.cell.run_id: line for line in lines}
         cells = [line.cell for line in lines]
-        self.states = {state.cell.run_id: waiting_or_not(state) for state in survey(root, cells)}
+        self.states = {state.cell.run_id: waiting_or_not(state) for state in survey(root, cells, jobs)}
         self.retry_failed = retry_failed
         self.waiting = [cell for unit in units(filter(self.launchable, cells)) for cell in unit]
         self.children: list[Child] = []
@@ -132,6 +136,8 @@ class Queue:
             raise
         finally:
             signal.signal(signal.SIGTERM, before)
+        for run_id in self.jobs.held.keys() & self.states.keys():
+            self.update(self.states[run_id].cell)
 
     def elsewhere(self) -> list[CellState]:
         """Cells that another sweep of the same folder is running: waited for, not started twice."""
@@ -189,11 +195,12 @@ class Queue:
         others = {state.cell.run_id for state in self.elsewhere()}
         for run_id in {child.cell.run_id for child in self.children} | others:
             state = self.update(self.states[run_id].cell)
-            if run_id in others and self.launchable(state.cell):
+            if run_id in others and state.status in WAITING:
                 self.waiting.append(state.cell)  # the other sweep died: its cell is ours now
 
     def update(self, cell: PlannedCell) -> CellState:
-        self.states[cell.run_id] = look(RunDirectory(self.root / cell.run_id), cell)
+        found = look(RunDirectory(self.root / cell.run_id), cell)
+        self.states[cell.run_id] = held(found, self.root, self.jobs)
         return self.states[cell.run_id]
 
     def stop(self) -> None:
@@ -209,8 +216,9 @@ class Queue:
 
 
 def waiting_or_not(state: CellState) -> CellState:
-    """A cell that other queues hold too goes to the one that claims it first."""
-    return replace(state, status=Status.planned) if state.status is Status.queued else state
+    """A cell that other queues hold too goes to the one that claims it first; not so one of a batch job."""
+    waits = state.status is Status.queued and not state.job
+    return replace(state, status=Status.planned) if waits else state
 
 
 def start(run: Path, slot: Slot, command: Sequence[str]) -> subprocess.Popen[bytes]:

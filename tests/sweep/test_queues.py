@@ -13,8 +13,21 @@ from harness.cli import main
 from harness.runs import CONFIG, Process, Status, claim, content_hash, read_owner, write_json
 from harness.sweep import stop as stopping
 from harness.sweep.ledger import counts, survey
-from harness.sweep.plan import PlannedCell, create_run, plan_line, planned_line, read_plan, write_plan
+from harness.sweep.local import LauncherConfig, Queue, build_slots, own_cores
+from harness.sweep.plan import (
+    PlannedCell,
+    create_run,
+    plan_line,
+    planned_line,
+    read_lines,
+    read_plan,
+    write_plan,
+)
 from harness.sweep.queues import QUEUES, living_queues, registered
+from harness.sweep.slurm.jobs import Jobs
+from harness.sweep.slurm.manifest import Manifest, write_manifest
+from harness.sweep.slurm.scheduler import Task
+from tests.sweep.standin import blank_record
 
 STANDIN = Path(__file__).with_name("standin.py")
 
@@ -85,6 +98,48 @@ def test_what_vanished_is_lost_and_goes_on(tmp_path):
     assert queue(root, 1, 0).wait(60) == 0
     (state,) = survey(root, read_plan(root))
     assert (state.status, state.interruptions) == (Status.done, 1)
+
+
+def test_a_cell_that_another_queue_lost_is_taken_over_and_one_that_failed_there_is_not(tmp_path):
+    """Else two queues that retry what failed would hand it back and forth for ever."""
+    root = planned_sweep(tmp_path, "ab")
+    lost, failed = (claim(create_run(root, planned_line(root, name))) for name in "ab")
+    here = Queue(root, read_lines(root), build_slots(LauncherConfig(slots=1), [0]), retry_failed=True)
+    assert here.waiting == []
+    lost.end()
+    failed.fail("not a number")
+    here.refresh()
+    assert [cell.run_id for cell in here.waiting] == ["a"]
+
+
+def test_cells_that_slurm_holds_are_left_to_it(tmp_path):
+    root = planned_sweep(tmp_path, "abc")
+    task, manifest = Task("mine", "7", 0, "PENDING", "Priority"), Manifest(1, "mine", (("a", "b"),))
+    jobs = Jobs({"a": (task, manifest), "b": (task, manifest)}, frozenset({"7"}), {task.id: task})
+    slots = build_slots(LauncherConfig(slots=1), own_cores())
+
+    def command(run: Path) -> list[str]:
+        other = claim(create_run(root, planned_line(root, "b")))  # a task has finished it meanwhile
+        other.finish(blank_record(run_id="b", status="done"))
+        return [sys.executable, str(STANDIN), "train", str(run), "0"]
+
+    here = Queue(root, read_lines(root), slots, False, command, jobs)
+    here.run(lambda _: None)
+    states = {name: (state.status, state.job) for name, state in here.states.items()}
+    assert states == {"a": (Status.queued, "7_0"), "b": (Status.done, ""), "c": (Status.done, "")}
+    assert not (root / "a").exists()
+
+
+def test_stop_ends_what_runs_here_where_slurm_does_not_answer(tmp_path, capsys, monkeypatch):
+    root = planned_sweep(tmp_path / "runs" / "mine", "a")
+    write_manifest(root, Manifest(1, "mine", (("b",),), submitted=1, jobs=("7",)))
+    working = queue(root, 1, 60)
+    wait_until(lambda: now(root) == {"running": 1})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["stop", "group=mine", f"runs_dir={tmp_path / 'runs'}"]) == 1
+    out, err = capsys.readouterr()
+    assert "stopped a sweep" in out and "may still run: squeue is not here" in err
+    assert working.wait(10) == 130
 
 
 def test_a_process_that_took_over_a_pid_is_not_stopped(tmp_path):
