@@ -146,7 +146,8 @@ class Engine:
         tails = [(1 - self.config.level) / 2, (1 + self.config.level) / 2]
         low, high = np.nanquantile(np.einsum("m,mkt->kt", ensemble.weights, draws), tails, axis=0)
         law_low, law_high = np.nanquantile(draws, tails, axis=1)
-        spread = np.std(by_law if others is None else np.concatenate([by_law, others]), axis=0, ddof=1)
+        told = by_law if others is None else np.concatenate([by_law, others])
+        spread = np.std(told, axis=0, ddof=min(1, len(told) - 1))  # one law alone has none
         return tuple(
             self.prediction(
                 ensemble,

@@ -33,6 +33,9 @@ floor the fit finds at most .1."""
 MOST_EDGES = 0.25
 """Share of isoFLOP slices whose minimum may lie at an edge."""
 
+NEW_EPOCHS = 4.0
+"""Up to here tokens seen again are worth nearly as much as new ones (arXiv:2305.16264)."""
+
 SHOWN = 3
 
 WORTHLESS = 1e6
@@ -66,6 +69,7 @@ def measured(engine: Engine, target: Target, prediction: Prediction) -> list[Che
         *check_levels(observations),
         *check_slices(observations),
         *check_tuning(observations),
+        *check_epochs(observations),
         *check_reach(observations, target, prediction, engine.rolling.largest_ratio),
         check_width(engine.core, prediction),
         check_agreement(prediction),
@@ -119,6 +123,19 @@ def check_slices(observations: Observations) -> list[Check]:
     shown = "; ".join(f"{s.flops:.3g} FLOPs: {s.fault.value}" for s in edges[-SHOWN:])
     reason = f"{len(edges)} of {len(slices)} isoFLOP slices have their minimum at an edge ({shown})"
     return [Check("isoFLOP minimum", grade(False, share > MOST_EDGES), share, MOST_EDGES, reason)]
+
+
+def check_epochs(observations: Observations) -> list[Check]:
+    """Runs that repeat their data for long: the laws of a forecast count every token as new."""
+    epochs = observations.epochs
+    if epochs is None:
+        return []
+    worn, most = int((epochs > NEW_EPOCHS).sum()), float(epochs.max())
+    reason = (
+        f"{worn} of {len(epochs)} runs pass over their data more than {NEW_EPOCHS:g} times, up to {most:.3g} "
+        "times, and the laws count every token as new; leave them out with where="
+    )
+    return [Check("repeated data", grade(False, worn > 0), most, NEW_EPOCHS, reason)]
 
 
 def check_reach(

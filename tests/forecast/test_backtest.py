@@ -12,8 +12,8 @@ import pytest
 from harness.forecast.allocation import best_allocation, regret, runner_up
 from harness.forecast.backtest import backtest, split
 from harness.forecast.config import ForecastConfig
-from harness.forecast.engine import Target
-from harness.forecast.ensemble import excess, fit_ensemble, near_best
+from harness.forecast.engine import Target, build_engine
+from harness.forecast.ensemble import MEMBERS, excess, fit_ensemble, near_best
 from harness.forecast.gate import Verdict
 from harness.forecast.predict import predict
 from harness.forecast.rolling import Case, Rolling
@@ -106,6 +106,23 @@ def test_a_single_budget_is_refused():
     one = replace(sweep, tokens=tokens, flops=np.full(len(sweep), 1e14), loss=loss)
     verdict, reasons = gate_reasons(one, Target(params=4e5, tokens=3e8))
     assert verdict is Verdict.refused and "only 1 distinct budget of compute" in reasons
+
+
+def test_runs_that_repeat_their_data_are_named():
+    sweep = planted_sweep(1, 0.004)
+    target = Target(params=4e5, tokens=3e8)
+    assert "pass over their data" not in gate_reasons(sweep, target)[1]
+    twice = replace(sweep, unique_tokens=sweep.tokens / 2)
+    assert "pass over their data" not in gate_reasons(twice, target)[1]
+    worn = replace(sweep, unique_tokens=np.minimum(sweep.tokens, sweep.tokens.max() / 8))
+    verdict, reasons = gate_reasons(worn, target)
+    assert verdict is not Verdict.supported and "up to 8 times" in reasons
+
+
+def test_one_law_alone_has_no_spread_and_a_finite_interval():
+    sweep, target = planted_sweep(1, 0.004), Target(params=4e5, tokens=3e8)
+    found = build_engine(sweep, CONFIG, MEMBERS[:1]).predict([target])[0]
+    assert found.spread == 0 and found.interval[0] < found.loss < found.interval[1]
 
 
 def test_the_members_see_the_rows_near_the_best_of_their_budget():
