@@ -17,6 +17,7 @@ import math
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.commands.bets import observe_bet, saying_refused
 from harness.commands.forecast import refuse_law
@@ -28,6 +29,9 @@ from harness.forecast.backtest import backtest
 from harness.report.backtest import backtest_figure, print_backtest
 from harness.report.terminal import print_json, print_lines
 from harness.runs import write_text
+
+NOTHING: dict[str, Any] = {"cases": [], "ensemble": None, "weights": {}, "baseline": None}
+"""Beside the verdict and its reasons, of rows that cannot be bet on at all."""
 
 
 @dataclass(kw_only=True)
@@ -44,16 +48,17 @@ class Settings(Experiment):
 @verb("backtest", Settings)
 def main(settings: Settings) -> None:
     refuse_law(task_overrides())
-    with saying_refused(settings):
+    with saying_refused(settings, NOTHING):
         observations = observe_bet(settings, params_kind(settings))
     found = backtest(observations, settings.holdout_ratio, settings.forecast).to_json()
+    command = shlex.join(["harness", "backtest", *task_overrides()])
     if settings.figure and found["points"]:
-        write_text(Path(settings.figure), backtest_figure(found))
+        write_text(Path(settings.figure), backtest_figure(found, command))
     if settings.format is Format.json:
         print_json(found)
     else:
         print_backtest(found)
         if settings.figure and found["points"]:
-            print_lines(f"figure {settings.figure}: {shlex.join(['harness', 'backtest', *task_overrides()])}")
+            print_lines(f"figure {settings.figure}: {command}")
     if found["ensemble"] is None:
         raise CannotAnswer(f"no backtest: {'; '.join(found['reasons'])}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from harness.commands.observe import observe
 from harness.commands.root import Experiment, Format
@@ -24,11 +25,11 @@ def observe_bet(settings: Experiment, params: ParamsKind) -> Observations:
 
 
 @contextlib.contextmanager
-def saying_refused(settings: Experiment) -> Iterator[None]:
-    """What cannot be answered is a refusal: with format=json it is said on stdout as well."""
+def saying_refused(settings: Experiment, beside: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """What cannot be answered is a refusal: with format=json it is said on stdout as well, with `beside`."""
     try:
         yield
     except CannotAnswer as error:
         if settings.format is Format.json:
-            print_json({"verdict": Verdict.refused.value, "reasons": [str(error)]})
+            print_json({"verdict": Verdict.refused.value, "reasons": [str(error)], **(beside or {})})
         raise

@@ -75,7 +75,7 @@ def main(settings: Settings) -> None:
         engine = build_engine(observations, settings.forecast)
         target = numbers_target(settings, engine) if cell is None else cell_target(cell, observations)
         forecast = bet_on(engine, target, other_convention(settings, cell))
-    result = {**forecast.to_json(), "cost": device_cost(settings, target.budget)}
+    result = with_cost(settings, forecast.to_json())
     if forecast.verdict is Verdict.refused:
         if settings.format is Format.json:
             print_json(result)
@@ -125,6 +125,15 @@ def allocated(engine: Engine, flops: float) -> tuple[float, float]:
     ensemble = engine.weighed(flops / float(engine.observations.flops.max()))
     best = best_allocation(ensemble, flops, token_cost(engine.observations, FlopsKind.auto))
     return best.params, best.tokens
+
+
+def with_cost(settings: Settings, forecast: dict[str, Any]) -> dict[str, Any]:
+    """The forecast with what its run costs, and what of that the wrong law would waste."""
+    cost, regret = device_cost(settings, forecast["target"]["flops"]), forecast.get("regret")
+    if regret is not None:
+        wasted = None if cost["money"] is None else regret["compute_share"] * cost["money"]
+        regret = {**regret, "money": wasted}
+    return {**forecast, "regret": regret, "cost": cost}
 
 
 def device_cost(settings: Settings, flops: float) -> dict[str, Any]:
@@ -183,7 +192,7 @@ def show_sealed(settings: Settings, sealed: SealedForecast, cell: Cell | None) -
             f"{sealed.path} is sealed for another bet ({other[0]} {target[other[0]]}, "
             f"not {asked[other[0]]}); choose another group= or seal="
         )
-    show(settings, sealed.forecast, sealed)
+    show(settings, with_cost(settings, sealed.forecast), sealed)
 
 
 def show(settings: Settings, forecast: dict, sealed: SealedForecast | None) -> None:

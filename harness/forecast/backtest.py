@@ -18,8 +18,10 @@ from harness.forecast.engine import Engine, Prediction, Target, build_engine
 from harness.forecast.ensemble import MEMBERS, PLAIN
 from harness.forecast.gate import Verdict, judge
 from harness.laws.bootstrap import resample
+from harness.laws.fit import dropped_json
 from harness.laws.observations import SAME_SIZE, Observations
 from harness.laws.surfaces import Floats
+from harness.runs import Skipped
 
 HELD_OUT = 2.0
 """Runs within this factor of the largest compute are held out."""
@@ -61,6 +63,7 @@ class Backtest:
     n_train: int
     n_test: int
     conventions: dict[str, str]
+    dropped: tuple[Skipped, ...]
     data_hash: str
 
     def to_json(self) -> dict[str, Any]:
@@ -77,6 +80,7 @@ class Backtest:
             "points": list(self.points),
             "rolling": self.rolling,
             "conventions": self.conventions,
+            "dropped": dropped_json(self.dropped),
             "data_hash": self.data_hash,
         }
 
@@ -131,6 +135,7 @@ def backtest(observations: Observations, ratio: float, config: ForecastConfig) -
         n_train=len(train),
         n_test=len(held),
         conventions=engine.fit.conventions,
+        dropped=observations.dropped,
         data_hash=observations.data_hash(),
     )
 
@@ -149,6 +154,7 @@ def nothing_to_test(observations: Observations, ratio: float, reason: str) -> Ba
         n_train=0,
         n_test=0,
         conventions=observations.conventions,
+        dropped=observations.dropped,
         data_hash=observations.data_hash(),
     )
 

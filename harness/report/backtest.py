@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.report.fits import record_at
+from harness.report.fits import dropped_lines, record_at
 from harness.report.terminal import print_lines, print_table, si
 
 MOST_RUNS = 12
@@ -33,6 +33,7 @@ def print_backtest(found: dict[str, Any]) -> None:
             print_lines(f"and {len(runs) - MOST_RUNS} more (format=json)")
         print_record(found["rolling"])
     print_lines(f"verdict: {found['verdict']}", *(f"- {reason}" for reason in found["reasons"]))
+    print_lines(*dropped_lines(found["dropped"]))
 
 
 def row(law: str, case: dict[str, Any], weight: float | None) -> tuple[str, ...]:
@@ -62,8 +63,9 @@ def print_record(rolling: dict[str, Any]) -> None:
     print_lines(f"rolling origin inside the fitted runs: {shown}")
 
 
-def backtest_figure(found: dict[str, Any]) -> str:
-    """Predicted over actual of every run held out, with its interval, against compute."""
+def backtest_figure(found: dict[str, Any], command: str) -> str:
+    """Predicted over actual of every run held out, with its interval, against compute; under it the command
+    that draws it again."""
     from harness.report.figures import as_svg, new_figure
 
     figure, axes = new_figure(height=3.2)
@@ -75,4 +77,5 @@ def backtest_figure(found: dict[str, Any]) -> str:
         axes.errorbar([run["flops"]], [middle], yerr=reach, fmt="o", color=colour, ms=5, capsize=3)
     axes.axhline(0, color="grey", lw=0.8)
     axes.set(xscale="log", xlabel="training FLOPs", ylabel="predicted over actual loss, %")
+    figure.supxlabel(command, fontsize=6, family="monospace")
     return as_svg(figure)

@@ -41,9 +41,13 @@ def print_fit(result: dict[str, Any]) -> None:
         f"residual {result['residual_rms']:.2%} rms in log loss",
         *noise_lines(result["seed_noise"]),
         f"conventions: {conventions}; data {result['data_hash'][:12]}",
-        *(f"dropped {item['count']}: {item['reason']}" for item in result["dropped"]),
+        *dropped_lines(result["dropped"]),
         *(f"note: {note}" for note in result["notes"]),
     )
+
+
+def dropped_lines(dropped: Sequence[dict[str, Any]]) -> list[str]:
+    return [f"dropped {item['count']}: {item['reason']}" for item in dropped]
 
 
 def noise_lines(noise: dict[str, Any] | None) -> list[str]:
@@ -100,8 +104,9 @@ def print_forecast(forecast: dict[str, Any], sealed: SealedForecast | None) -> N
         f"verdict: {forecast['verdict']}",
         *(f"- {reason}" for reason in forecast["reasons"]),
     )
-    print_table("the laws behind it", LAWS, [law_row(law) for law in forecast.get("laws") or ()])
-    print_lines(*bet_lines(forecast))
+    if laws := forecast.get("laws"):  # an older seal lacks them
+        print_table("the laws behind it", LAWS, [law_row(law) for law in laws])
+    print_lines(*bet_lines(forecast), *dropped_lines(forecast["fit"]["dropped"]))
     if sealed is not None:
         print_lines(f"sealed at {sealed.sealed_at.isoformat()} in {sealed.path}, sha256 {sealed.sha256[:16]}")
 
@@ -131,7 +136,7 @@ def bet_lines(forecast: dict[str, Any]) -> Iterator[str]:
         price = "" if money is None else f", {money:,.0f} {cost['currency']}"
         yield f"cost: {hours:,.3g} device-hours{price}"
     if lost := forecast.get("regret"):
-        wasted = "" if money is None else f", {lost['compute_share'] * money:,.0f} {cost['currency']}"
+        wasted = "" if lost["money"] is None else f", {lost['money']:,.0f} {cost['currency']}"
         yield (
             f"sized by the runner-up ({lost['chosen']}) when {lost['true']} is right: "
             f"loss +{lost['loss']:.4f}, "

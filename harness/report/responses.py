@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.report.fits import span
+from harness.report.fits import dropped_lines, span
 from harness.report.terminal import print_lines, print_table
 from harness.report.tuning import print_rungs
 
@@ -33,7 +33,7 @@ def print_response(result: dict[str, Any]) -> None:
             for step in result["steps"]
         ),
         f"conventions: {conventions}; data {result['data_hash'][:12]}",
-        *(f"dropped {item['count']}: {item['reason']}" for item in result["dropped"]),
+        *dropped_lines(result["dropped"]),
         *(f"note: {note}" for note in result["notes"]),
     )
 
