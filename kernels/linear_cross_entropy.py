@@ -69,8 +69,9 @@ def linear_cross_entropy_op(
     total = torch.zeros((), dtype=wide, device=hidden.device)
     dhidden = torch.empty_like(hidden if gradients else hidden[:0])
     dweight = torch.zeros_like(weight if gradients else weight[:0])
-    for rows in torch.arange(len(hidden)).split(block_tokens(weight.shape[0])):
-        block = slice(int(rows[0]), int(rows[-1]) + 1)
+    step = block_tokens(weight.shape[0])
+    for start in range(0, len(hidden), step):
+        block = slice(start, start + step)
         logits = (hidden[block] @ head.t()).to(wide)
         losses, slopes = _block(logits, targets[block], z_loss, ignore_index)
         total += losses.sum()

@@ -113,7 +113,7 @@ def on_slurm(settings: Settings, cells: Sequence[PlannedCell]) -> None:
 
 def leave_behind(settings: Settings, typed: Sequence[str]) -> None:
     place = f"group={settings.group} runs_dir={settings.runs_dir}"
-    pid = detach(settings.folder, [word for word in typed if not word.startswith("detach=")])
+    pid = detach(settings.folder, [word for word in typed if not word.lstrip("+").startswith("detach=")])
     print_lines(
         f"{settings.folder}: process {pid} works through the sweep; its output goes to {QUEUE_LOG} there",
         f"harness status {place} shows it, harness stop {place} ends it",

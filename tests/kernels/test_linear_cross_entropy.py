@@ -75,6 +75,7 @@ def test_nothing_kept_is_nan_as_in_pytorch() -> None:
     hidden, weight, targets = inputs(ignored=tuple(range(N)))
     assert shipped(hidden, weight, targets).isnan()
     assert plain(hidden, weight, targets).isnan()
+    assert shipped(hidden[:0], weight, targets[:0]).isnan()
 
 
 class Largest(TorchDispatchMode):
