@@ -33,7 +33,16 @@ HELP = ("-h", "--help")
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 done; 1 the question cannot be answered; 2 wrong input; 130 stopped by the user."""
-    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = dispatch(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has read enough; the interpreter must not flush again as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
+
+
+def dispatch(words: list[str]) -> int:
     if not words or words[0] in HELP:
         print(overview())
         return 0
@@ -61,7 +70,7 @@ def run(name: str, rest: list[str]) -> int:
         print(f"harness {name}: stopped; type the same command again to go on", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        return 1
+        raise
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise

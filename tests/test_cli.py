@@ -1,6 +1,7 @@
 """The command line as a user meets it: help, exit codes, one line on stderr, JSON alone on stdout."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -19,6 +20,15 @@ def test_help_lists_every_verb(capsys):
 def test_every_verb_has_help_with_an_example(verb, capsys):
     assert main([verb, "--help"]) == 0
     assert f"harness {verb} " in capsys.readouterr().out
+
+
+def test_a_reader_who_has_read_enough_gets_no_traceback():
+    reading, writing = os.pipe()
+    os.close(reading)
+    words = [sys.executable, "-m", "harness", "plan", "--help"]
+    ended = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, timeout=60)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, b"")
 
 
 def test_an_unknown_verb_is_two(capsys):
