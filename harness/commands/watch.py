@@ -193,5 +193,7 @@ def old_runs(settings: Settings, source: Path) -> list[Trajectory]:
     if source.is_dir():
         found = watched(source, settings.metric)
         return [*found.finished, *found.diverged]
+    if not source.exists():
+        raise WrongInput(f"{source} does not exist; give a table of curves or the folder of a sweep")
     runs = Path(settings.runs) if settings.runs else None
     return read_trajectories(source, settings.metric, settings.where, settings.columns, runs, settings.by)

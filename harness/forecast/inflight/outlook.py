@@ -50,9 +50,9 @@ class Rule:
     def __post_init__(self) -> None:
         for name in ("false_kill_rate", "level"):
             if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"watch.{name} must lie between 0 and 1, not {getattr(self, name)}")
+                raise ValueError(f"rule.{name} must lie between 0 and 1, not {getattr(self, name)}")
         if not 0 <= self.earliest < 1:
-            raise ValueError(f"watch.earliest must lie in [0, 1), not {self.earliest}")
+            raise ValueError(f"rule.earliest must lie in [0, 1), not {self.earliest}")
 
 
 @dataclass(frozen=True, kw_only=True)
