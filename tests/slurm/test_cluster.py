@@ -11,11 +11,14 @@ def sleeper(cluster, *words: str) -> tuple[str, int]:
     note = cluster.folder / "sleeper"
     note.unlink(missing_ok=True)
     script = f"echo $$ > {note}.part; mv {note}.part {note}; exec sleep 300"
-    job = cluster.ask(
-        "sbatch", "--parsable", "-w", "n1", "--output=/dev/null", *words, f"--wrap=srun sh -c '{script}'"
-    )
-    wait_for("the job to run", note.exists)
-    return job, int(note.read_text())
+    for _ in range(3):  # on a loaded machine srun may fail before its step starts, and the job ends
+        job = cluster.ask(
+            "sbatch", "--parsable", "-w", "n1", "--output=/dev/null", *words, f"--wrap=srun sh -c '{script}'"
+        )
+        wait_for("the job to run or end", lambda job=job: note.exists() or not state(cluster, job))
+        if note.exists():
+            return job, int(note.read_text())
+    raise AssertionError("srun started no step three times")
 
 
 def runs(pid: int) -> bool:
