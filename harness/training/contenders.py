@@ -70,8 +70,8 @@ def train_ours(cell: Cell, compiled: bool, reply: Any) -> None:
     from harness.training.callbacks import Clock, Metrics
     from harness.training.distributed import ALONE, choose_device
     from harness.training.module import Span
-    from harness.training.run import build_module, open_data, quiet_lightning
-    from harness.training.trainer import build_trainer
+    from harness.training.run import build_module, open_data
+    from harness.training.trainer import build_trainer, quiet_lightning
 
     quiet_lightning()
     module, _ = build_module(cell, open_data(cell), None)

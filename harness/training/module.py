@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 import shutil
+import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,6 +187,25 @@ class TrainingModule(lightning.LightningModule):
             with self.autocast():
                 total += self.model.loss(tokens, targets).double() * len(rows)
         return float(summed(total)) / len(windows)
+
+
+def is_compiled(hardware: HardwareConfig, world: World = ALONE, begun: bool | None = None) -> bool:
+    """Whether this run is, which `begun` compiled or not if it was. Code compiled under ddp has not
+    been seen to the end of a run: `auto` does without. Raises WrongInput where `always`, or a run that began compiled, cannot have it."""
+    if resolve_strategy(hardware.strategy, world) == Strategy.ddp.value:
+        if hardware.compile is Compile.always:
+            raise WrongInput(
+                "hardware.compile=always does not go with ddp; use hardware.strategy=fsdp or "
+                "hardware.compile=auto"
+            )
+        if world.leads and hardware.compile is Compile.auto:
+            print("hardware.compile=auto: not compiled under ddp; fsdp compiles", file=sys.stderr)
+        return False
+    if begun is None:
+        return wants_compile(hardware.compile)
+    if begun and not can_compile():
+        raise WrongInput("this run began compiled, and goes on where g++ (or CXX) and Python's headers are")
+    return begun  # compiled code rounds differently
 
 
 def wants_compile(choice: Compile) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +47,7 @@ from harness.training.distributed import (
 )
 from harness.training.fitting import micro_batch_of
 from harness.training.memory import divisors
-from harness.training.module import TrainingModule, wants_compile
+from harness.training.module import TrainingModule, is_compiled
 from harness.training.out_of_memory import (
     Halving,
     OutOfMemory,
@@ -62,10 +60,10 @@ from harness.training.outcome import Outcome, finished, now
 from harness.training.peak import forget_peak
 from harness.training.provenance import Origin, code_version, provenance
 from harness.training.schedule import build_schedule
-from harness.training.settings import Compile, HardwareConfig, Precision
+from harness.training.settings import HardwareConfig, Precision
 from harness.training.steplog import step_log
 from harness.training.steps import evaluation_steps, row_steps, spans
-from harness.training.trainer import build_trainer
+from harness.training.trainer import build_trainer, quiet_lightning
 from harness.training.trunk import trunk_of
 
 VERIFIED_BYTES = 2 << 30
@@ -175,7 +173,8 @@ def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag
     if world.leads:
         write_json(attempt.run.path / PROVENANCE, provenance(cell, origin, device, world.size))
     data = open_data(cell)
-    module, attention = build_module(cell, data, state, world, read_halving(attempt.run))
+    halving = read_halving(attempt.run)
+    module, attention = build_module(cell, data, state, world, halving)
     first = state.step if state else 0
 
     marks = row_steps(cell, evaluate_at, cell.horizon.steps)
@@ -187,7 +186,8 @@ def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag
     validation = Validation(cell, attempt, data.windows, data.windows_bytes, evaluate_at)
     shared = state.shared if state else None
     saver = Saver(cell, attempt, clock, origin.started_at, world, earlier_sizes(state, world), log, shared)
-    leaver = [TrunkSaver(saver, trunk, origin.code)] if trunk else []
+    whole = trunk is not None and halving is None  # a halved run sums in another order
+    leaver = [TrunkSaver(saver, trunk, origin.code)] if trunk and whole else []
     stop = StopOnSignal(saver, flag)
     shown = progress and world.leads and sys.stderr.isatty()
     bar = [ProgressBar(cell, first, clock)] if shown else []
@@ -267,7 +267,7 @@ def build_module(
         share = cell.horizon.batch_sequences // world.size
         micro_batch = max(n for n in divisors(share) if n <= min(micro_batch, halving.micro_batch))
     lr_at = build_schedule(config.schedule, cell.peak_lr, cell.horizon.steps, cell.horizon.batch_tokens)
-    compiled = wants_compile(resume_compile(config.hardware.compile, state))
+    compiled = is_compiled(config.hardware, world, state.compiled if state else None)
     module = TrainingModule(
         model, data.batches, config.optim, config.hardware, lr_at, micro_batch, compiled, world
     )
@@ -281,17 +281,3 @@ def attention_of(cell: Cell, device: torch.device) -> Attention:
     config = cell.config
     dtype = torch.bfloat16 if config.hardware.precision is Precision.bf16 else torch.float32
     return build_attention(config.attention.kind, cell.shape, device, dtype)
-
-
-def resume_compile(choice: Compile, state: State | None) -> Compile:
-    """A resumed run goes on as it began: compiled code rounds differently."""
-    if state is None:
-        return choice
-    return Compile.always if state.compiled else Compile.never
-
-
-def quiet_lightning() -> None:
-    """Lightning advertises and warns about loops that are not ours; our numbers go to files."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module="lightning")

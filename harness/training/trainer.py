@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from datetime import timedelta
 
 import lightning
@@ -91,3 +93,10 @@ def lightning_strategy(hardware: HardwareConfig, world: World) -> LightningStrat
             timeout=timeout,
         )
     return DDPStrategy(timeout=timeout, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+def quiet_lightning() -> None:
+    """Lightning advertises and warns about loops that are not ours; our numbers go to files."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")

@@ -10,8 +10,9 @@ from harness.errors import WrongInput
 from harness.runs import RunDirectory, Status
 from harness.training.cell import read_cell
 from harness.training.distributed import ALONE, World, read_world
+from harness.training.module import is_compiled
 from harness.training.run import train
-from harness.training.settings import Strategy
+from harness.training.settings import Compile, HardwareConfig, Strategy
 from tests.training.launched import Mishap, Plan, train_together
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
@@ -98,6 +99,13 @@ def test_a_batch_that_cannot_be_shared_is_refused(planned_run):
         assert code == 2
         assert words.startswith("2 processes cannot share a batch of 15 sequences")
         assert "\n" not in words
+
+
+def test_ddp_is_never_compiled(capsys):
+    assert not is_compiled(HardwareConfig(strategy=Strategy.ddp), World(0, 2), begun=True)
+    assert "not compiled under ddp" in capsys.readouterr().err
+    with pytest.raises(WrongInput, match="does not go with ddp"):
+        is_compiled(HardwareConfig(compile=Compile.always), World(1, 2))
 
 
 def test_who_one_is_the_launcher_says():

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from harness.runs import FAILURE, METRICS
+from harness.runs import FAILURE, METRICS, TRUNKS
 from harness.training.module import TrainingModule
 from harness.training.out_of_memory import NOTE, Halving, OutOfMemory, is_out_of_memory, read_halving
 from harness.training.run import train
@@ -69,3 +69,15 @@ def test_a_second_time_the_run_fails_and_says_what_to_do(planned_run, memory_for
         train(run)
     assert "out of memory" in json.loads((run.path / FAILURE).read_text())["reason"]
     assert (run.path / NOTE).exists()
+
+
+def test_a_halved_run_leaves_no_trunk(planned_run, memory_for):
+    """A longer one would take it for what it would have computed itself."""
+    words = ("horizon.tokens=20_480", "schedule.warmup_tokens=1024", "schedule.warmup_fraction=0.1")
+    whole = planned_run(*words, "hardware.activation_gib=100", "group=whole")
+    train(whole)
+    assert any((whole.path.parent / TRUNKS).glob("*/*.pt"))
+    run = planned_run(*words, "hardware.activation_gib=100", "group=halved")
+    memory_for(8)
+    train(run)
+    assert not any((run.path.parent / TRUNKS).glob("*/*.pt"))

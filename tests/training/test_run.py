@@ -13,9 +13,9 @@ from harness.errors import CannotAnswer, WrongInput
 from harness.runs import CONFIG, METRICS, RECORD, RunDirectory, Status, claim
 from harness.training.callbacks import Validation
 from harness.training.cell import read_cell
-from harness.training.module import can_compile, wants_compile
+from harness.training.module import can_compile, is_compiled, wants_compile
 from harness.training.run import train
-from harness.training.settings import Compile
+from harness.training.settings import Compile, HardwareConfig
 from harness.training.steps import evaluation_steps
 
 
@@ -243,3 +243,6 @@ def test_auto_compiles_only_where_it_can(monkeypatch):
     assert not wants_compile(Compile.auto)
     with pytest.raises(WrongInput, match="g\\+\\+"):
         wants_compile(Compile.always)
+    with pytest.raises(WrongInput, match="this run began compiled"):
+        is_compiled(HardwareConfig(), begun=True)
+    assert not is_compiled(HardwareConfig(compile=Compile.always), begun=False)
