@@ -33,6 +33,7 @@ from harness.training.branch import TrunkSaver, branch_off
 from harness.training.callbacks import Clock, Metrics, ProgressBar, Saver, StopOnSignal, Validation
 from harness.training.cell import Cell, read_cell
 from harness.training.checkpoint import State, load_file, load_latest, path_of
+from harness.training.damaged_cache import recompiled
 from harness.training.distributed import (
     ALONE,
     Onlooker,
@@ -104,7 +105,9 @@ def train(
             return run.record()
         try:
             with told(store, world), flag.listening():
-                return train_halving(cell, attempt, world, progress, flag)
+                return recompiled(
+                    lambda: train_halving(cell, attempt, world, progress, flag), alone=world.size == 1
+                )
         except KeyboardInterrupt:
             attempt.end()
             raise
