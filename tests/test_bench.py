@@ -3,6 +3,9 @@
 import json
 import sys
 
+import pytest
+
+from harness.errors import CannotAnswer, WrongInput
 from harness.training.bench import loader_speed, packing, train_speed
 
 
@@ -31,3 +34,24 @@ def test_cells_side_by_side_are_timed_against_one_at_a_time(toy_cell):
     found = packing(toy_cell, steps=3, repeats=2, cores=[0, 0])
     assert min(found.one_thread, found.all_threads, found.side_by_side) > 0
     assert found.low <= found.ratio <= found.high
+
+
+def test_memory_is_measured_of_models_nobody_named(toy_root, monkeypatch):
+    from harness.commands import bench, bench_memory
+    from tests.conftest import compose, toy_overrides
+
+    def name(cell):
+        raise CannotAnswer(cell.config.model.name)
+
+    monkeypatch.setattr(bench, "task_overrides", lambda: [*toy_overrides(toy_root), "what=memory"])
+    monkeypatch.setattr(bench_memory, "measured_memory", name)
+    with pytest.raises(CannotAnswer, match="620k"):
+        bench.bench_memory(compose(toy_root, "bench", ["what=memory"]))
+
+
+@pytest.mark.parametrize("words", ["steps=0", "repeats=0"])
+def test_nothing_is_timed_no_times(toy_root, words):
+    from tests.conftest import compose
+
+    with pytest.raises(WrongInput, match="must be at least 1"):
+        compose(toy_root, "bench", ["what=train", words])

@@ -46,7 +46,11 @@ class What(Enum):
     kernels = "kernels"
 
 
-MODELS = {What.train: ["100k", "620k", "1.8m"], What.packing: ["27k", "56k"]}
+MODELS = {
+    What.train: ["100k", "620k", "1.8m"],
+    What.packing: ["27k", "56k"],
+    What.memory: ["620k", "1.8m"],
+}
 """What is timed unless `models` says otherwise."""
 
 
@@ -64,6 +68,8 @@ class Settings(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.steps < 1 or self.repeats < 1:
+            raise ValueError("steps and repeats must be at least 1")
         if not 0 < self.sample <= 1:
             raise ValueError(f"sample={self.sample} is the share of the reference to run, in (0, 1]")
 
@@ -153,7 +159,8 @@ def bench_memory(settings: Settings) -> None:
     steps = [f"horizon.tokens={3 * settings.horizon.batch_tokens}", "evaluation.tokens=4096"]
     short = [*steps, "horizon.flops=null", "horizon.tokens_per_param=null"]
     typed = task_overrides()
-    each = compose_all("bench", Settings, [[*typed, f"model={model}", *short] for model in settings.models])
+    models = settings.models or MODELS[settings.what]
+    each = compose_all("bench", Settings, [[*typed, f"model={model}", *short] for model in models])
     found = [measured_memory(own_cell(one)) for one in each]
     show(
         settings,

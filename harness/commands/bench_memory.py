@@ -49,7 +49,8 @@ def measured_memory(cell: Cell) -> Measured:
         done = subprocess.run(command, capture_output=True, text=True)
         record = run.record_if_any()
         if record is None:
-            raise CannotAnswer(f"{cell.config.model.name} did not train: {done.stderr.strip()[-300:]}")
+            said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+            raise CannotAnswer(f"{cell.config.model.name} did not train: {said[-1]}")
         return Measured(
             cell.config.model.name, micro_batch_of(cell), memory_of(cell), record.peak_memory_bytes
         )

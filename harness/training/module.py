@@ -190,8 +190,11 @@ class TrainingModule(lightning.LightningModule):
 
 
 def is_compiled(hardware: HardwareConfig, world: World = ALONE, begun: bool | None = None) -> bool:
-    """Whether this run is, which `begun` compiled or not if it was. Code compiled under ddp has not
-    been seen to the end of a run: `auto` does without. Raises WrongInput where `always`, or a run that began compiled, cannot have it."""
+    """Whether a run is compiled; `begun` says whether one that goes on was. Code compiled under ddp has not
+    been seen to the end of a run: `auto` does without.
+
+    Raises WrongInput for `always` under ddp, and where the compiler is missing that `always`, or a run that
+    began compiled, needs."""
     if resolve_strategy(hardware.strategy, world) == Strategy.ddp.value:
         if hardware.compile is Compile.always:
             raise WrongInput(
