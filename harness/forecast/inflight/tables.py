@@ -40,8 +40,8 @@ def read_trajectories(
     """Every run of the table with at least four rows, as it ended.
 
     A row with `horizon` beyond the run's last step says that it still runs. `by` names the column whose
-    values are sweeps of their own. Raises WrongInput for columns that are not there or steps that do not
-    increase, CannotAnswer when no run is left.
+    values are sweeps of their own. Raises WrongInput for columns that are not there, steps that do not
+    increase or losses that are not positive, CannotAnswer when no run is left.
     """
     filters = [parse_filter(text) for text in where]
     table = mapped(load(path), columns, ("step", "lr", metric.value, HORIZON))
@@ -80,6 +80,10 @@ def trajectory(
         np.array([value_of(cells, column) for cells in rows]) for column in ("step", metric.value)
     )
     refuse_disorder(path, name, rows, steps)
+    if metric is Metric.loss and (values <= 0).any():
+        raise WrongInput(
+            f"{path}: {name!r} has a loss that is not positive; correct it, or use metric=reward"
+        )
     params = first_positive([rows[0], about], SIZES)
     horizon = first_positive([rows[-1]], (HORIZON,))
     end = float(steps[-1]) if horizon is None else horizon

@@ -165,6 +165,9 @@ def test_bad_tables_are_refused_in_one_line(tmp_path):
     kinds = "run_id,step,loss,kind\na,1,2,train\na,2,2,val\na,3,2,val\na,4,2,val\n"
     with pytest.raises(WrongInput, match="kind=val"):
         read_trajectories(table(tmp_path, kinds), Metric.loss)
+    with pytest.raises(WrongInput, match="not positive"):
+        below = "".join(f"a,{step},{2 - step}\n" for step in range(1, 5))
+        read_trajectories(table(tmp_path, "run_id,step,loss\n" + below), Metric.loss)
 
 
 def test_a_table_of_unfinished_runs_cannot_be_replayed(tmp_path):
