@@ -76,7 +76,7 @@ def design(covariance: Floats, noise: float, cost: Cost, count: int, budget: flo
 
 
 def greedy(covariance: Floats, noise: float, cost: Cost, count: int, budget: float, power: float) -> Design:
-    """The same candidate may be taken again: a second seed of it."""
+    """A candidate may be taken again, as a second seed of it, unless its cost then is infinite."""
     left, spent, chosen = covariance.copy(), 0.0, list[Chosen]()
     while len(chosen) < count:
         numbers = [one.candidate for one in chosen]
