@@ -87,10 +87,17 @@ PartitionName=high Nodes=ALL MaxTime=60 DefaultTime=5 PriorityTier=10 PreemptMod
 """
 
 
+SOCKET_PATH, STEP_NAME = 107, "_1234567.4294967291"
+"""The longest path of a Unix socket, unix(7), and what follows the node's name in that of a job's step."""
+
+
 def start(folder: Path, wanted: argparse.Namespace) -> None:
     """Bring up whatever is not up; called again with other settings, the controller restarts with them."""
     if missing := [name for name in DAEMONS if shutil.which(name, path=PATH) is None]:
         sys.exit(f"{', '.join(missing)} not found: apt-get install -y --no-install-recommends {PACKAGES}")
+    longest = folder / f"spool-n{wanted.nodes}" / f"n{wanted.nodes}{STEP_NAME}"
+    if (excess := len(str(longest)) - SOCKET_PATH) > 0:
+        sys.exit(f"{folder} is {excess} characters too long: no step could open its socket there")
     for name in ("munge", "state", "log", "pids", "dev"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     start_munge(folder)

@@ -50,7 +50,7 @@ def next_runs(
     ensemble = engine.weighed(engine.ratio(target))
     covariance = joint_covariance(ensemble, points(new, target, observations.params_kind))
     cost = marginal_cost([planned(cell) for cell in new], before)
-    found = design(covariance, run_noise(engine.fit), cost, count, budget)
+    found = design(covariance, run_noise(engine.core), cost, count, budget)
     return NextRuns(target, found, tuple(new[one.candidate] for one in found.chosen), len(new))
 
 
