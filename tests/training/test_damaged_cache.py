@@ -48,6 +48,10 @@ def test_other_failures_are_left_as_they_are(other):
     assert failure.value is other and tries.count == 1
 
 
+def waves(x: torch.Tensor) -> torch.Tensor:
+    return (2 * x + 1).sin().sum()
+
+
 @pytest.mark.skipif(not can_compile(), reason="no g++ or no Python headers: nothing can be compiled here")
 def test_a_library_cut_short_is_removed_and_compiled_anew(tmp_path, monkeypatch, capsys):
     from torch._inductor import config
@@ -62,9 +66,9 @@ def test_a_library_cut_short_is_removed_and_compiled_anew(tmp_path, monkeypatch,
         return load(path, key)
 
     monkeypatch.setattr(CppPythonBindingsCodeCache, "_load_library_inner", load_but_cut_the_first)
-    monkeypatch.setattr(config, "cpp_cache_precompile_headers", False)  # takes longer than what it spares
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    found = recompiled(lambda: torch.compile(lambda x: (2 * x + 1).sin().sum())(torch.ones(64)), alone=True)
+    with config.patch(cpp_cache_precompile_headers=False):  # takes longer than what it spares
+        found = recompiled(lambda: torch.compile(waves)(torch.ones(64)), alone=True)
     assert found.item() == pytest.approx(64 * math.sin(3), rel=1e-5)
     assert "compiling anew" in capsys.readouterr().err
     assert not cut[0].exists()
