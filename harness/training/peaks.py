@@ -2,8 +2,8 @@
 
 FLOP/s without sparsity, of the unit that PyTorch's matrix products use: tensor cores for bf16, and for
 fp32 the ordinary ones, since TF32 is off. Where a data sheet gives only the figure with sparsity, half of it.
-Sources: NVIDIA's data sheets (A10, A30, A40, A100, H100, H200, L4, L40, L40S, RTX A6000) and architecture
-white papers (GA102 v2.1 for the RTX 30 series, Ada v2.1 for the RTX 40 series), AMD's data sheet (MI300X).
+Sources: NVIDIA's data sheets (A10, A40, A100, H100, H200, L4, L40, L40S) and architecture white paper (Ada
+v2.1 for the RTX 40 series).
 """
 
 from __future__ import annotations
@@ -24,12 +24,8 @@ TFLOPS: tuple[tuple[str, float, float], ...] = (
     (r"\bL40S\b", 362, 91.6),
     (r"\bL40\b", 181, 90.5),
     (r"\bA10\b", 125, 31.2),
-    (r"\bA30\b", 165, 10.3),
     (r"\bA40\b", 149.7, 37.4),
-    (r"RTX A6000", 154.8, 38.7),
-    (r"RTX 3090$", 71, 35.6),
     (r"RTX 4090$", 165.2, 82.6),
-    (r"MI300X", 1307.4, 163.4),
 )
 
 
