@@ -1,15 +1,18 @@
 """A compiler's cache that a killed process left damaged: compiled once more, in a folder of its own.
 
 Inductor's cache is shared by all runs of a user. Whoever dies while g++ writes there leaves a file that looks
-finished, and every later run that needs it fails; so the file is removed as well.
+finished, and every later run that needs it fails; so the file is removed as well. One kind of file fails
+nobody: the probe of a vector instruction set, which when it does not load counts as "not on this machine".
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
+import struct
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +23,9 @@ TORN = re.compile(r"CppCompileError|(?:OSError|ImportError): /\S+\.so: ")
 """How g++, the linker or the loader fail at a file that is not whole, or that another run has just removed.
 A compiler that does not work says CppCompileError too: then the second time is in vain, and says so."""
 ARTIFACT = re.compile(r"(/\S+\.(?:so|o|gch)):")
+
+ELF_HEADER = struct.Struct("<4s36xQ10xHH2x")
+"""Of 64 bits: its magic number, where the table of sections begins, the size of an entry, their number."""
 
 
 def complaint(error: BaseException) -> str:
@@ -32,7 +38,8 @@ def recompiled(train: Callable[[], Value], *, alone: bool) -> Value:
     """What `train` returns, at the second try if the first met a damaged cache. Raises CannotAnswer when that
     fails like the first; at once unless `alone`, since the other processes are in the middle of a step."""
     try:
-        return train()
+        with torn_probes_complain():
+            return train()
     except (RuntimeError, OSError, ImportError) as error:
         if not complaint(error):
             raise
@@ -73,3 +80,34 @@ def discard(error: BaseException) -> Path:
         if Path(name).is_relative_to(folder):
             Path(name).unlink(missing_ok=True)
     return folder
+
+
+@contextlib.contextmanager
+def torn_probes_complain() -> Iterator[None]:
+    """While it is open, a probe that was cut short raises OSError as any other library does. Inductor would
+    compile for narrower vectors, or none, without a word: slower, and rounded otherwise."""
+    from torch._inductor.cpu_vec_isa import VecISA
+
+    load = VecISA._probe_load
+
+    def load_whole(self: VecISA, output_path: str) -> bool:
+        if load(self, output_path):
+            return True
+        if is_cut_short(Path(output_path)):
+            raise OSError(f"{output_path}: file too short")
+        return False
+
+    VecISA._probe_load = load_whole  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        VecISA._probe_load = load  # type: ignore[method-assign]
+
+
+def is_cut_short(library: Path) -> bool:
+    """Whether an ELF file, whose table of sections comes last, ends before that does."""
+    data = library.read_bytes()
+    if len(data) < ELF_HEADER.size:
+        return True
+    magic, sections_at, section_size, sections = ELF_HEADER.unpack_from(data)
+    return magic == b"\x7fELF" and sections_at + section_size * sections > len(data)

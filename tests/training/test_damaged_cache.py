@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness.errors import CannotAnswer
-from harness.training.damaged_cache import recompiled
+from harness.training.damaged_cache import complaint, discard, recompiled, torn_probes_complain
 from harness.training.module import can_compile
 
 TORN = "OSError: /cache/c2/main.so: file too short"
@@ -52,7 +52,10 @@ def waves(x: torch.Tensor) -> torch.Tensor:
     return (2 * x + 1).sin().sum()
 
 
-@pytest.mark.skipif(not can_compile(), reason="no g++ or no Python headers: nothing can be compiled here")
+compiles = pytest.mark.skipif(not can_compile(), reason="nothing can be compiled here: no g++ or no headers")
+
+
+@compiles
 def test_a_library_cut_short_is_removed_and_compiled_anew(tmp_path, monkeypatch, capsys):
     from torch._inductor import config
     from torch._inductor.codecache import CppPythonBindingsCodeCache
@@ -72,3 +75,24 @@ def test_a_library_cut_short_is_removed_and_compiled_anew(tmp_path, monkeypatch,
     assert found.item() == pytest.approx(64 * math.sin(3), rel=1e-5)
     assert "compiling anew" in capsys.readouterr().err
     assert not cut[0].exists()
+
+
+@compiles
+@pytest.mark.parametrize("kept", [0, 100, 5000])
+def test_a_probe_cut_short_is_no_missing_instruction_set(tmp_path, monkeypatch, kept):
+    from torch._inductor.cpu_vec_isa import VecISA, VecNEON
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    isa, code = VecNEON(), 'extern "C" int one() { return 1; }'  # it adds no flags of its own
+    assert isa.check_build(code)
+    probe = next(tmp_path.rglob("*.so"))
+    probe.write_bytes(probe.read_bytes()[:kept])
+    assert not isa.check_build(code)
+    with torn_probes_complain(), pytest.raises(OSError) as torn:
+        isa.check_build(code)
+    assert complaint(torn.value) == f"OSError: {probe}: file too short"
+    assert discard(torn.value) == tmp_path
+    with torn_probes_complain():
+        assert isa.check_build(code)
+        assert not isa.check_build("not C++")
+    assert VecISA._probe_load.__name__ == "_probe_load"
