@@ -19,7 +19,8 @@ class RunRecord:
     `data_seed` of the order of the data, `validation_seed` of the choice of validation windows (None: evenly
     spaced). A run may begin where another one's trunk ends, `trunk_run`'s: it counts what it would have taken
     alone, of which `shared_tokens`, `shared_flops` and `shared_seconds` were that run's. `micro_batch`
-    sequences were taken at once, after `out_of_memory_at` of them had not fitted."""
+    sequences were taken at once, after `out_of_memory_at` of them had not fitted. A process had `threads` on
+    its CPU; how sums round depends on that."""
 
     run_id: str
     group: str
@@ -70,6 +71,7 @@ class RunRecord:
     validation_seed: int | None = None
     strategy: str = "single"
     world_size: int = 1
+    threads: int | None = None
     earlier_world_sizes: str = ""
     micro_batch: int | None = None
     out_of_memory_at: int | None = None

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import torch
+
 from harness.data.loader import Batches
 from harness.model.attention import Attention
 from harness.runs import Attempt, RunRecord, Status
@@ -88,6 +90,7 @@ def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -
         compiled=outcome.module.compiled,
         strategy=outcome.module.strategy,
         world_size=outcome.saver.world.size,
+        threads=torch.get_num_threads(),
         earlier_world_sizes=outcome.saver.earlier_sizes,
         micro_batch=outcome.module.micro_batch,
         out_of_memory_at=halving.failed if halving else None,

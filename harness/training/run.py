@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +106,7 @@ def train(
         if attempt is None:
             return run.record()
         try:
-            with told(store, world), flag.listening():
+            with told(store, world), flag.listening(), as_if_alone():
                 return recompiled(
                     lambda: train_halving(cell, attempt, world, progress, flag), alone=world.size == 1
                 )
@@ -216,10 +218,21 @@ def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag
 
 
 def set_threads(hardware: HardwareConfig, state: State | None) -> None:
-    """As the config says; else as the run began, since sums depend on how they are split."""
-    threads = hardware.threads or (state.threads if state else None)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    """As the config says; else as the run began, since sums depend on how they are split; else as many as
+    the process has, said all the same: MKL may take fewer than it was never told to take."""
+    torch.set_num_threads(hardware.threads or (state.threads if state else torch.get_num_threads()))
+
+
+@contextlib.contextmanager
+def as_if_alone() -> Iterator[None]:
+    """What several runs of one process would hand on: the threads, which are the process's, and what was
+    compiled, since a function's ninth shape is silently not compiled any more."""
+    before = torch.get_num_threads()
+    torch.compiler.reset()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def first_start(run: RunDirectory, state: State | None) -> str:

@@ -4,12 +4,14 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from harness.cli import main
 from harness.commands import cells
 from harness.data.prepare import prepare
-from harness.runs import PLAN, RunDirectory, claim
+from harness.runs import PLAN, RunDirectory, claim, run_directories
 from harness.sweep.plan import create_run, read_lines
+from harness.training.cell import read_cell
 
 AXES = 'sweep.axes=["seed=0,1","horizon.tokens=20_000"]'
 WORDS = ["corpus=text_dir", "corpus.name=toy", "tokenizer=bytes", "context=32", "model=27k"]
@@ -77,6 +79,17 @@ def test_runs_of_hydras_multirun_are_seen_by_status(typed):
     states = json.loads(typed("status", "format=json")[1])
     assert states["counts"] == {"done": 2}
     assert sorted(state["cell"]["seed"] for state in states["cells"]) == [0, 1]
+
+
+def test_each_run_of_a_multirun_has_threads_of_its_own(typed, tmp_path):
+    own, more = torch.get_num_threads(), torch.get_num_threads() + 2
+    assert typed("train", "horizon.tokens=512", f"hardware.threads={more},null", flags=["-m"])[0] == 0
+    runs = list(run_directories(tmp_path / "runs" / "toy"))
+    assert {read_cell(run).config.hardware.threads: run.record().threads for run in runs} == {
+        more: more,
+        None: own,
+    }
+    assert torch.get_num_threads() == own
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from harness.runs import CONFIG, METRICS, RECORD, RunDirectory, Status, claim
 from harness.training.callbacks import Validation
 from harness.training.cell import read_cell
 from harness.training.module import can_compile, is_compiled, wants_compile
-from harness.training.run import train
+from harness.training.run import as_if_alone, train
 from harness.training.settings import Compile, HardwareConfig
 from harness.training.steps import evaluation_steps
 
@@ -60,6 +60,21 @@ def test_a_chunked_loss_trains_the_same_model(planned_run, precision):
     assert chunked.config_hash != whole.config_hash
     assert chunked.loss != whole.loss
     assert chunked.loss == pytest.approx(whole.loss, rel=1e-5 if precision == "fp32" else 3e-3)
+
+
+def test_a_run_is_compiled_however_many_of_its_process_were_before(monkeypatch):
+    from torch._dynamo import config
+    from torch._dynamo.utils import counters
+
+    def double(x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+    monkeypatch.setattr(config, "recompile_limit", 2)
+    counters.clear()
+    for size in range(1, 6):
+        with as_if_alone():
+            torch.compile(double, dynamic=False, backend="eager")(torch.ones(size))
+    assert counters["stats"]["unique_graphs"] == 5
 
 
 def test_a_finished_run_is_shown_not_repeated(planned_run):
