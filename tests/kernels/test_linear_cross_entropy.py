@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
-
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from kernels import linear_cross_entropy as shipped
-from kernels.linear_cross_entropy import IGNORED, block_tokens, linear_cross_entropy_op
+from kernels.linear_cross_entropy import sweep
+from kernels.linear_cross_entropy.api import IGNORED
+from kernels.linear_cross_entropy.op import linear_cross_entropy_op
+from kernels.linear_cross_entropy.reference import reference_linear_cross_entropy
+from kernels.linear_cross_entropy.sweep import block_tokens, padded_row
 from kernels.testing import largest_error
 
 N, V, W = 23, 61, 8
@@ -20,8 +21,8 @@ N, V, W = 23, 61, 8
 
 @pytest.fixture(autouse=True)
 def blocks_of_five_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["kernels.linear_cross_entropy"], "BLOCK_BYTES", 5 * 4 * V)
-    assert block_tokens(V) == 5
+    monkeypatch.setattr(sweep, "BLOCK_BYTES", 5 * 4 * V)
+    assert block_tokens(V, "cpu", 4) == 5
 
 
 def inputs(
@@ -35,11 +36,7 @@ def inputs(
 
 
 def plain(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float = 0.0) -> Tensor:
-    """The whole logits at once."""
-    logits = hidden @ weight.t()
-    kept = targets != IGNORED
-    lse = logits.logsumexp(1)[kept]
-    return F.cross_entropy(logits, targets) + z_loss * lse.square().mean()
+    return reference_linear_cross_entropy(hidden, weight, targets, z_loss, IGNORED)
 
 
 def loss_and_gradients(by: object, *given: Tensor, **settings: float) -> tuple[Tensor, ...]:
@@ -71,11 +68,45 @@ def test_under_autocast_it_is_no_worse_than_pytorch() -> None:
         assert largest_error(found, true) <= 2 * largest_error(rough, true)
 
 
-def test_nothing_kept_is_nan_as_in_pytorch() -> None:
+def test_nothing_kept_is_nan_without_gradients_as_in_pytorch() -> None:
     hidden, weight, targets = inputs(ignored=tuple(range(N)))
-    assert shipped(hidden, weight, targets).isnan()
-    assert plain(hidden, weight, targets).isnan()
+    for by in (shipped, plain):
+        loss, dhidden, dweight = loss_and_gradients(by, hidden, weight, targets)
+        assert loss.isnan()
+        assert (dhidden == 0).all()
+        assert (dweight == 0).all()
     assert shipped(hidden[:0], weight, targets[:0]).isnan()
+
+
+def test_large_logits_lose_no_precision() -> None:
+    hidden, weight, targets = inputs()
+    hidden, weight = (hidden.detach() * 100).requires_grad_(), (weight.detach() * 100).requires_grad_()
+    wide = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    truth = loss_and_gradients(plain, *wide, targets)
+    ours, theirs = (loss_and_gradients(by, hidden, weight, targets) for by in (shipped, plain))
+    for found, rough, true in zip(ours, theirs, truth, strict=True):
+        rounding = torch.finfo(torch.float32).eps * float(true.abs().max())
+        assert largest_error(found, true) <= 2 * largest_error(rough, true) + rounding
+
+
+def test_float16_gradients_of_a_mean_over_many_tokens_survive_to_be_scaled_up() -> None:
+    """1 / 60000 is below the normal numbers of float16, and a loss scale comes only after it."""
+    random = torch.Generator().manual_seed(0)
+    hidden = torch.randn(60_000, 2, generator=random).half().requires_grad_()
+    weight = torch.randn(3, 2, generator=random).half().requires_grad_()
+    targets = torch.randint(3, (60_000,), generator=random)
+    ours = torch.autograd.grad(6e4 * shipped(hidden, weight, targets), (hidden, weight))
+    wide = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
+    truth = torch.autograd.grad(6e4 * plain(*wide, targets), wide)
+    for found, true in zip(ours, truth, strict=True):
+        assert largest_error(found, true) <= 2e-3 * float(true.abs().max())
+
+
+def test_blocks_of_a_gpu_are_whole_tiles_of_a_product_where_they_can_be() -> None:
+    assert block_tokens(50_257, "cuda", 2) == 2560
+    assert block_tokens(10_000_000, "cuda", 2) == 13
+    assert block_tokens(10**10, "cuda", 2) == 1
+    assert [padded_row(V, 2) for V in (2, 64, 50_257)] == [64, 64, 50_304]
 
 
 class Largest(TorchDispatchMode):
@@ -116,7 +147,7 @@ def test_validation_computes_no_gradients() -> None:
 def test_opcheck(gradients: bool) -> None:
     torch.library.opcheck(
         linear_cross_entropy_op,
-        (*inputs(), 0.1, IGNORED, gradients),
+        (*inputs(), 0.1, IGNORED, gradients, False),
         test_utils=("test_schema", "test_faketensor", "test_autograd_registration"),
     )
 

@@ -19,7 +19,7 @@ from harness.training.memory import (
     training_memory,
 )
 from harness.training.settings import OptimizerKind
-from kernels.linear_cross_entropy import BLOCK_BYTES
+from kernels.linear_cross_entropy.sweep import BLOCK_BYTES
 from tests.variants import VARIANTS
 
 SHAPE = build_shape(
