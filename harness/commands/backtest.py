@@ -14,12 +14,11 @@ Errors are (predicted - actual)/actual. Exit code 1 when the runs leave nothing 
 from __future__ import annotations
 
 import math
-import shlex
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from harness.commands.bets import observe_bet, saying_refused
+from harness.commands.figures import figure_line, typed, write_figure
 from harness.commands.forecast import refuse_law
 from harness.commands.observe import params_kind
 from harness.commands.root import Experiment, Format
@@ -28,7 +27,6 @@ from harness.errors import CannotAnswer
 from harness.forecast.backtest import backtest
 from harness.report.backtest import backtest_figure, print_backtest
 from harness.report.terminal import print_json, print_lines
-from harness.runs import write_text
 
 NOTHING: dict[str, Any] = {"cases": [], "ensemble": None, "weights": {}, "baseline": None}
 """Beside the verdict and its reasons, of rows that cannot be bet on at all."""
@@ -51,14 +49,14 @@ def main(settings: Settings) -> None:
     with saying_refused(settings, NOTHING):
         observations = observe_bet(settings, params_kind(settings))
     found = backtest(observations, settings.holdout_ratio, settings.forecast).to_json()
-    command = shlex.join(["harness", "backtest", *task_overrides()])
     if settings.figure and found["points"]:
-        write_text(Path(settings.figure), backtest_figure(found, command))
+        command = typed("backtest")
+        found["figure"] = write_figure(settings.figure, backtest_figure(found, command), command)
     if settings.format is Format.json:
         print_json(found)
     else:
         print_backtest(found)
-        if settings.figure and found["points"]:
-            print_lines(f"figure {settings.figure}: {command}")
+        if "figure" in found:
+            print_lines(figure_line(found["figure"]))
     if found["ensemble"] is None:
         raise CannotAnswer(f"no backtest: {'; '.join(found['reasons'])}")

@@ -10,6 +10,7 @@
     harness fit runs=table.csv fit.bootstraps=4000 fit.law.delta=1e-3
     harness fit runs=table.csv law=overtrain fit.law.loss=least_squares_loss    of L, not of ln L
     harness fit runs=table.csv law=bnsl 'columns={flops: examples}'    a law of compute needs no N and D
+    harness fit runs=table.csv figure=fit.svg          loss against compute, and the law at every size
     harness fit runs=table.csv sensitivity=true flops=[1e24] figure=tornado.svg
     harness fit runs=table.csv approaches=true         envelope, isoFLOP parabolas and law side by side
     harness fit runs=table.csv checklist=true          what a reader must be told to redo the fit
@@ -48,9 +49,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from harness.commands.figures import figure_line, typed, write_figure
 from harness.commands.observe import observe, run_columns, runs_path
 from harness.commands.root import Experiment, Format
 from harness.config import verb
@@ -59,7 +60,7 @@ from harness.laws.approaches.compare import compare, comparison_budgets, unanswe
 from harness.laws.checklist import checklist, checklist_json
 from harness.laws.config import OF_COMPUTE, OF_RUNGS, OF_SCHEDULES, OTHER_RESPONSES
 from harness.laws.conventions import in_flops
-from harness.laws.fit import FitStatus, fit_law
+from harness.laws.fit import Fit, FitStatus, fit_law
 from harness.laws.forms.catalogue import FORMS
 from harness.laws.intervals import check_points, fit_json
 from harness.laws.observations import Observations
@@ -70,8 +71,7 @@ from harness.report.checklist import print_checklist
 from harness.report.fits import print_fit
 from harness.report.noise import print_noise
 from harness.report.sensitivity import print_sensitivity, tornado_figure
-from harness.report.terminal import StageProgress, print_json
-from harness.runs import write_text
+from harness.report.terminal import StageProgress, print_json, print_lines
 
 
 @dataclass(kw_only=True)
@@ -102,9 +102,12 @@ class Settings(Experiment):
         if of_losses and self.fit.law.name in OTHER_RESPONSES:
             what = "approaches=, sensitivity=, checklist= or seeds="
             raise ValueError(f"law={self.fit.law.name.value} has no use for {what}")
-        if self.figure and not (self.sensitivity or self.fit.law.name in OF_RUNGS):
-            tuned = "law=learning_rate and law=batch_size"
-            raise ValueError(f"figure= draws what sensitivity=true finds, or {tuned}; give one of them")
+        undrawn = {*OTHER_RESPONSES, *OF_COMPUTE} - {*OF_RUNGS}
+        if self.figure and (self.seeds or self.approaches or self.fit.law.name in undrawn):
+            raise ValueError(
+                f"figure= draws laws of params and tokens, sensitivity=true, law=learning_rate and "
+                f"law=batch_size; not law={law}, seeds= or approaches="
+            )
         if any(not (math.isfinite(budget) and budget > 0) for budget in self.flops):
             raise ValueError(f"flops={self.flops} must be positive numbers")
 
@@ -137,6 +140,8 @@ def main(settings: Settings) -> None:
         result["approaches"] = [answer.to_json() for answer in answers]
     if settings.sensitivity:
         result["sensitivity"] = other_choices(settings, observations)
+    if settings.figure:
+        result["figure"] = draw(settings, observations, fit, result)
     if settings.format is Format.json:
         print_json(result)
     else:
@@ -147,10 +152,24 @@ def main(settings: Settings) -> None:
             print_sensitivity(result["sensitivity"])
         if settings.checklist:
             print_checklist(items)
+        if settings.figure:
+            print_lines(figure_line(result["figure"]))
     if failed := unanswered(answers):
         raise CannotAnswer(failed)
     if fit.status is FitStatus.not_identified:
         raise CannotAnswer(f"the law is not identified: {'; '.join(fit.reasons)}")
+
+
+def draw(settings: Settings, observations: Observations, fit: Fit, result: dict[str, Any]) -> dict[str, Any]:
+    """What sensitivity found where it was asked for, else the law among its runs."""
+    command = typed("fit")
+    if settings.sensitivity:
+        svg = tornado_figure(result["sensitivity"], command)
+    else:
+        from harness.report.figures import law_figure
+
+        svg = law_figure(observations, fit, None, command)
+    return write_figure(str(settings.figure), svg, command)
 
 
 def show_noise(settings: Settings) -> None:
@@ -169,16 +188,13 @@ def show_noise(settings: Settings) -> None:
 
 
 def other_choices(settings: Settings, observations: Observations) -> dict[str, Any]:
-    """The answers under other choices, drawn to `figure` when that is given."""
+    """The answers under other choices."""
     target = settings.flops[0] if settings.flops else None
     with StageProgress() as progress:
-        found = sensitivity(
+        return sensitivity(
             observations,
             settings.fit,
             target,
             lambda kind, unit: observe(settings, kind, unit),
             progress.update,
         ).to_json()
-    if settings.figure:
-        write_text(Path(settings.figure), tornado_figure(found))
-    return found

@@ -6,35 +6,40 @@
     harness forecast runs=table.csv flops=1e24         at the compute-optimal allocation
     harness forecast runs=table.csv flops=1e24 hardware=h100 cost.mfu=0.4 cost.price_per_device_hour=2
     harness forecast runs=table.csv params=7e9 tokens=1.4e11 seal=bet.json format=json
+    harness forecast runs=table.csv flops=1e24 figure=bet.svg
 
 The seal goes to runs/<group>/forecast.json, or to seal=FILE. A seal is never replaced, and none is made
-once the run has begun. Exit code 1 when the sweep does not support a bet, with the reasons.
+once the run has begun; typed again, the command shows it, and says when its runs have changed. `figure` draws
+the runs, the way of the ensemble from them to the bet, and its errors on runs held out. Exit code 1 when the
+sweep does not support a bet, with the reasons.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from harness.commands.bets import observe_bet, saying_refused
 from harness.commands.cells import own_cell
+from harness.commands.figures import figure_line, typed, write_figure
 from harness.commands.observe import observe, params_kind
 from harness.commands.root import Experiment, Format
 from harness.config import task_overrides, verb
-from harness.errors import CannotAnswer, WrongInput
+from harness.errors import CannotAnswer, HarnessError, WrongInput
 from harness.forecast.allocation import best_allocation
 from harness.forecast.engine import Engine, Target, build_engine
 from harness.forecast.gate import Verdict
-from harness.forecast.predict import bet_on
+from harness.forecast.predict import bet_on, way_to
 from harness.forecast.seal import SealedForecast, open_seal, seal
 from harness.laws.config import FlopsKind, ParamsKind
 from harness.laws.conventions import token_cost
 from harness.laws.observations import Observations
+from harness.report.bet import bet_figure
 from harness.report.fits import print_forecast
-from harness.report.terminal import print_json
+from harness.report.terminal import print_json, print_lines
 from harness.runs import RunDirectory, Status
 from harness.sweep.estimate import SECONDS_PER_HOUR
 from harness.training.cell import Cell
@@ -49,6 +54,7 @@ class Settings(Experiment):
     tokens: float | None = None
     flops: float | None = None
     seal: str | None = None
+    figure: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,6 +86,8 @@ def main(settings: Settings) -> None:
         if settings.format is Format.json:
             print_json(result)
         raise CannotAnswer(f"no forecast: {'; '.join(forecast.reasons)}")
+    if settings.figure:
+        result["figure"] = draw(settings, engine, target, result)
     sealed = seal(path, forecast) if path is not None else None
     show(settings, result, sealed)
 
@@ -192,10 +200,42 @@ def show_sealed(settings: Settings, sealed: SealedForecast, cell: Cell | None) -
             f"{sealed.path} is sealed for another bet ({other[0]} {target[other[0]]}, "
             f"not {asked[other[0]]}); choose another group= or seal="
         )
-    show(settings, with_cost(settings, sealed.forecast), sealed)
+    result, (rows, changed) = with_cost(settings, sealed.forecast), rows_now(settings, sealed)
+    if settings.figure:
+        if rows is None or changed:
+            raise CannotAnswer(f"figure={settings.figure}: {changed}; a figure shows the runs of its bet")
+        names = [field.name for field in fields(Target)]
+        bet = Target(**{name: target[name] for name in names})
+        result["figure"] = draw(settings, build_engine(rows, settings.forecast), bet, result)
+    show(settings, result, sealed, changed)
 
 
-def show(settings: Settings, forecast: dict, sealed: SealedForecast | None) -> None:
+def rows_now(settings: Settings, sealed: SealedForecast) -> tuple[Observations | None, str]:
+    """The rows as they are now, where they can be read, and in what they are not those of the seal."""
+    try:
+        rows = observe_bet(settings, params_kind(settings))
+    except HarnessError as error:
+        return None, f"its runs cannot be read to compare them: {error}"
+    counted = sealed.forecast["conventions"]
+    if other := [name for name, value in rows.conventions.items() if counted.get(name) != value]:
+        return None, f"its runs cannot be compared: they were counted otherwise ({', '.join(other)})"
+    found, then = rows.data_hash(), sealed.forecast["data_hash"]
+    if found == then:
+        return rows, ""
+    return rows, (
+        f"the runs are not those it was sealed from (data {found[:12]}, then {then[:12]}): they, or what is "
+        "chosen from them, have changed since"
+    )
+
+
+def draw(settings: Settings, engine: Engine, target: Target, forecast: dict[str, Any]) -> dict[str, Any]:
+    command = typed("forecast")
+    svg = bet_figure(engine.observations, forecast, way_to(engine, target), command)
+    return write_figure(str(settings.figure), svg, command)
+
+
+def show(settings: Settings, forecast: dict, sealed: SealedForecast | None, changed: str = "") -> None:
+    """`changed` says in what the runs are not those of the seal."""
     if settings.format is Format.json:
         seal_facts = None
         if sealed is not None:
@@ -203,7 +243,12 @@ def show(settings: Settings, forecast: dict, sealed: SealedForecast | None) -> N
                 "path": str(sealed.path),
                 "sha256": sealed.sha256,
                 "at": sealed.sealed_at.isoformat(),
+                "changed": changed or None,
             }
         print_json({**forecast, "seal": seal_facts})
     else:
         print_forecast(forecast, sealed)
+        if changed:
+            print_lines(f"note: {changed}; the seal stands as it was made")
+        if "figure" in forecast:
+            print_lines(figure_line(forecast["figure"]))

@@ -7,16 +7,16 @@ harness report runs=runs/demo out=page.html
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.commands.figures import typed
 from harness.commands.forecast import SEAL
 from harness.commands.observe import observe, runs_path
 from harness.commands.root import Experiment, Format
 from harness.commands.score import score_run
-from harness.config import task_overrides, verb
+from harness.config import verb
 from harness.errors import CannotAnswer
 from harness.forecast.seal import SealedForecast, open_seal
 from harness.laws.fit import fit_law
@@ -56,7 +56,8 @@ def tell(settings: Settings) -> Story:
     record = target.record() if target and (target.path / RECORD).exists() else None
     return Story(
         title=settings.group,
-        command=shlex.join(["harness", "report", *task_overrides()]),
+        command=typed("report"),
+        fit_command=typed("fit", "sensitivity=true", "figure=tornado.svg", without=("out", "format")),
         source=source,
         observations=observations,
         fit=fit,

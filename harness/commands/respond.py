@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.commands.figures import figure_line, typed, write_figure
 from harness.commands.observe import runs_path
 from harness.commands.root import Experiment, Format
 from harness.errors import CannotAnswer, WrongInput
@@ -14,8 +15,7 @@ from harness.laws.responses.catalogue import fit_response_law
 from harness.laws.responses.schedules import RunChoice
 from harness.laws.responses.source import Source
 from harness.report.responses import print_response
-from harness.report.terminal import print_json
-from harness.runs import write_text
+from harness.report.terminal import print_json, print_lines
 
 
 def respond(
@@ -36,13 +36,16 @@ def respond(
     evaluations = Source(path=Path(checkpoints), columns=settings.columns) if checkpoints else None
     fit = fit_response_law(source, settings.fit, evaluations, RunChoice(curves, predict))
     result = fit.to_json(at)
+    if figure:
+        from harness.report.tuning import tuning_figure
+
+        command = typed("fit")
+        result["figure"] = write_figure(figure, tuning_figure(result, command), command)
     if settings.format is Format.json:
         print_json(result)
     else:
         print_response(result)
-    if figure:
-        from harness.report.tuning import tuning_figure
-
-        write_text(Path(figure), tuning_figure(result))
+        if figure:
+            print_lines(figure_line(result["figure"]))
     if fit.status is FitStatus.not_identified:
         raise CannotAnswer(f"the law is not identified: {'; '.join(fit.reasons)}")

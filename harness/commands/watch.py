@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import __version__
+from harness.commands.figures import figure_line, write_figure
 from harness.commands.root import Experiment, Format
 from harness.commands.trajectories import Watched, watched
 from harness.config import verb
@@ -47,9 +48,8 @@ from harness.forecast.inflight.outlook import Outlook, Rule, Verdict, look_ahead
 from harness.forecast.inflight.replay import SHARES, LendersOf, replay
 from harness.forecast.inflight.tables import read_trajectories
 from harness.forecast.inflight.trajectory import Metric, Trajectory
-from harness.report.terminal import StageProgress, print_json
+from harness.report.terminal import StageProgress, print_json, print_lines
 from harness.report.watch import print_endings, print_outlooks, print_replay, watch_figure
-from harness.runs import write_text
 from harness.sweep.kill import Death, Ending, kill
 
 
@@ -77,6 +77,8 @@ def watch(settings: Settings) -> None:
     if (settings.replay is None) == (settings.watched is None):
         raise WrongInput("say which sweep to watch: sweep=GROUP, or replay=curves.csv for old logs")
     if settings.replay is not None:
+        if settings.figure:
+            raise WrongInput("figure= draws the running cells of sweep=; a replay has none")
         replay_runs(settings, settings.replay)
         return
     folder = sweep_folder(settings)
@@ -90,11 +92,13 @@ def watch(settings: Settings) -> None:
         settings.rule,
         ended=[*found.finished, *found.diverged],
     )
+    figure = None
     if settings.figure:
-        text = watch_figure(outlooks, found.running, found.finished, settings.metric, typed())
-        write_text(Path(settings.figure), text)
+        command = typed(without="dry=")
+        text = watch_figure(outlooks, found.running, found.finished, settings.metric, command)
+        figure = write_figure(settings.figure, text, command)
     endings = {} if settings.dry else act(settings, folder, outlooks)
-    show(settings, found, outlooks, endings)
+    show(settings, found, outlooks, endings, figure)
 
 
 def sweep_folder(settings: Settings) -> Path:
@@ -132,23 +136,30 @@ def act(settings: Settings, folder: Path, outlooks: Sequence[Outlook]) -> dict[s
     return kill(folder, deaths, settings.wait_seconds)
 
 
-def typed() -> str:
-    """The command, to be typed again."""
+def typed(without: str = " ") -> str:
+    """The command, to be typed again, but for words that begin with `without`."""
     words = [
         word.replace("watched=", "sweep=", 1) if word.startswith("watched=") else word
         for word in sys.argv[1:]
+        if not word.startswith(without)
     ]
     return shlex.join(["harness", "watch", *words])
 
 
-def show(settings: Settings, found: Watched, outlooks: Sequence[Outlook], endings: dict[str, Ending]) -> None:
+def show(
+    settings: Settings,
+    found: Watched,
+    outlooks: Sequence[Outlook],
+    endings: dict[str, Ending],
+    figure: dict[str, Any] | None,
+) -> None:
     if settings.format is Format.json:
-        print_json(as_json(settings, found, outlooks, endings))
+        print_json({**as_json(settings, found, outlooks, endings), "figure": figure})
         return
     print_outlooks(str(settings.watched), outlooks, len(found.finished), settings.rule, settings.metric)
     print_endings(outlooks, endings, settings.dry)
-    if settings.figure:
-        print(f"{settings.figure}: {typed()}")
+    if figure is not None:
+        print_lines(figure_line(figure))
 
 
 def as_json(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -115,6 +116,22 @@ def forecast_of(engine: Engine, target: Target, prediction: Prediction) -> Forec
         laws=tuple(law_rows(ensemble, target.budget, cost, prediction)),
         regret=regret(ensemble, target.budget, cost),
     )
+
+
+def way_to(engine: Engine, target: Target, steps: int = 40) -> list[dict[str, Any]]:
+    """The ensemble from the cheapest run's compute to the target's, at the target's tokens per parameter:
+    `flops`, `loss` and `interval` at `steps` budgets, the last of them the target's own."""
+    budgets = np.geomspace(min(engine.observations.flops.min(), target.budget), target.budget, steps)
+    found = []
+    for share in (budgets / target.budget).tolist():
+        at = Target(
+            params=target.params * math.sqrt(share),
+            tokens=target.tokens * math.sqrt(share),
+            flops=target.budget * share,
+        )
+        said = engine.predict([at])[0]
+        found.append({"flops": at.budget, "loss": said.loss, "interval": list(said.interval)})
+    return found
 
 
 def law_rows(

@@ -10,17 +10,19 @@ from typing import Any
 
 from harness.errors import WrongInput
 from harness.forecast.score import Score
+from harness.runs import one_at_a_time
 
 NEEDED = ("sha256", "run_id", "error", "inside", "level")
 
 
 def append_score(path: Path, score: Score) -> None:
     """Add the score, unless this seal was scored with this run before; lines are never changed."""
-    if any((line["sha256"], line["run_id"]) == (score.sha256, score.run_id) for line in read_scores(path)):
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:  # one write of one line, so that two scorers do not mix
-        file.write(json.dumps(score.to_json(), allow_nan=False) + "\n")
+    with one_at_a_time(path.parent, f".{path.name}.lock"):
+        lines = read_scores(path)
+        if any((line["sha256"], line["run_id"]) == (score.sha256, score.run_id) for line in lines):
+            return
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(score.to_json(), allow_nan=False) + "\n")
 
 
 def read_scores(path: Path) -> list[dict[str, Any]]:

@@ -77,5 +77,4 @@ def backtest_figure(found: dict[str, Any], command: str) -> str:
         axes.errorbar([run["flops"]], [middle], yerr=reach, fmt="o", color=colour, ms=5, capsize=3)
     axes.axhline(0, color="grey", lw=0.8)
     axes.set(xscale="log", xlabel="training FLOPs", ylabel="predicted over actual loss, %")
-    figure.supxlabel(command, fontsize=6, family="monospace")
-    return as_svg(figure)
+    return as_svg(figure, command)

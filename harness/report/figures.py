@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from harness.laws.observations import Observations
 from harness.report.terminal import si
 
 PARAMS_TICKS = 60
+COMMAND_WIDTH = 120
+"""Characters of a command on one line under a figure."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Bet:
     actual: float | None
 
 
-def law_figure(observations: Observations, fit: Fit, bet: Bet | None) -> str:
+def law_figure(observations: Observations, fit: Fit, bet: Bet | None, command: str = "") -> str:
     """Loss against compute: the runs, the fitted law at each size, the bet and its outcome."""
     figure, axes = new_figure()
     sizes = np.unique(observations.params)
@@ -57,7 +60,7 @@ def law_figure(observations: Observations, fit: Fit, bet: Bet | None) -> str:
             axes.plot([bet.flops], [bet.actual], "*", color="crimson", ms=13, label="actual")
     axes.set(xscale="log", xlabel=flops_label(fit), ylabel=f"validation loss ({fit.conventions['loss']})")
     axes.legend(title=f"params ({fit.conventions['params']})", fontsize=8, title_fontsize=8)
-    return as_svg(figure)
+    return as_svg(figure, command)
 
 
 def flops_label(fit: Fit) -> str:
@@ -107,8 +110,12 @@ def colours(count: int) -> list[Any]:
     return [pyplot.get_cmap("viridis")(0.9 * i / max(1, count - 1)) for i in range(count)]
 
 
-def as_svg(figure: Figure) -> str:
-    """The <svg> element alone, without dates or random ids, so that equal data give equal text."""
+def as_svg(figure: Figure, command: str = "") -> str:
+    """The <svg> element alone, without dates or random ids, so that equal data give equal text. `command`,
+    which draws it again, stands under it."""
+    if command:
+        lines = textwrap.wrap(command, COMMAND_WIDTH, break_on_hyphens=False)
+        figure.supxlabel("\n".join(lines).replace("$", r"\$"), fontsize=6, family="monospace")
     with pyplot.rc_context({"svg.hashsalt": "harness"}):
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})

@@ -133,18 +133,27 @@ def bet_lines(forecast: dict[str, Any]) -> Iterator[str]:
     cost = forecast.get("cost") or {}
     hours, money = cost.get("device_hours"), cost.get("money")
     if hours is not None:
-        price = "" if money is None else f", {money:,.0f} {cost['currency']}"
-        yield f"cost: {hours:,.3g} device-hours{price}"
+        yield f"cost: {amount(hours)} device-hours{price(money, cost)}"
+    if missing := cost.get("to_know"):
+        known = "its cost is unknown" if hours is None else "its price is unknown"
+        yield f"{known}; give {', '.join(missing)}"
     if lost := forecast.get("regret"):
-        wasted = "" if lost["money"] is None else f", {lost['money']:,.0f} {cost['currency']}"
         yield (
             f"sized by the runner-up ({lost['chosen']}) when {lost['true']} is right: "
             f"loss +{lost['loss']:.4f}, "
-            f"{lost['compute_share']:.1%} of the compute wasted{wasted}"
+            f"{lost['compute_share']:.1%} of the compute wasted{price(lost['money'], cost)}"
         )
     if record := forecast["backtest"].get("record"):
         shown = "; ".join(record_at(at) for at in record)
         yield f"such forecasts inside these runs: {shown}"
+
+
+def amount(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def price(money: float | None, cost: dict[str, Any]) -> str:
+    return "" if money is None else f", {amount(money)} {cost['currency']}"
 
 
 def record_at(at: dict[str, Any]) -> str:

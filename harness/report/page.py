@@ -26,6 +26,7 @@ class Story:
 
     title: str
     command: str
+    fit_command: str
     source: Path
     observations: Observations
     fit: Fit

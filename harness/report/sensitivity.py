@@ -53,7 +53,7 @@ def si_span(interval: Sequence[float] | None) -> str:
     return "-" if interval is None else f"[{si(interval[0])}, {si(interval[1])}]"
 
 
-def tornado_figure(result: dict[str, Any]) -> str:
+def tornado_figure(result: dict[str, Any], command: str = "") -> str:
     """SVG: D*/N* under each choice against that of the user's own setting. Fits that are not identified,
     and the rounded constants, are hollow: they are not in the range."""
     from harness.report.figures import as_svg, new_figure
@@ -76,4 +76,4 @@ def tornado_figure(result: dict[str, Any]) -> str:
         f"({target['convention']}); loss in {conventions['loss']}",
         fontsize=8,
     )
-    return as_svg(figure)
+    return as_svg(figure, command)

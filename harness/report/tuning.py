@@ -52,7 +52,7 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{share:+.2%}"
 
 
-def tuning_figure(result: dict[str, Any]) -> str:
+def tuning_figure(result: dict[str, Any], command: str = "") -> str:
     """SVG: the loss of every run over the lowest of its rung against each setting that varies, and the
     parabola of each rung through its optimum. A rung at an edge is dashed, its runs hollow."""
     from harness.report.figures import as_svg, colours, new_figure
@@ -68,7 +68,7 @@ def tuning_figure(result: dict[str, Any]) -> str:
             draw_rung(axes, rung, key, colour)
         axes.set(xscale="log", xlabel=SETTINGS[key][1], ylabel="loss over the rung's lowest, %")
         axes.legend(title=f"params ({result['conventions']['params']}), tokens", fontsize=7, title_fontsize=7)
-    return as_svg(figure)
+    return as_svg(figure, command)
 
 
 def draw_rung(axes: Any, rung: dict[str, Any], key: str, colour: Any) -> None:

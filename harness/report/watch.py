@@ -135,8 +135,7 @@ def watch_figure(
     axes.legend(fontsize=8)
     spent = [run.steps[-1] / run.end * run.budget for run in running if len(run.steps)]
     axes.set_xlim(left=min([*spent, *(x for x, _ in ends)], default=1.0) / 10)
-    figure.supxlabel(command, fontsize=6, family="monospace")
-    return as_svg(figure)
+    return as_svg(figure, command)
 
 
 def view(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -138,6 +139,9 @@ def test_a_record_of_all_scores_counts_a_seal_once_and_tells_coverage_and_bias(t
     assert (found["scored"], found["coverage"], found["too_high"]) == (2, 0.5, 1)
     assert found["bias"] == pytest.approx(-0.01) and found["error_median"] == pytest.approx(0.02)
     assert found["level"] == pytest.approx(0.9)
+    with ThreadPoolExecutor(8) as pool:  # each opens the lock for itself, as processes do
+        list(pool.map(lambda _: append_score(record, replace(good, sha256="third")), range(16)))
+    assert len(read_scores(record)) == 3
     record.write_text(record.read_text() + "{torn")
-    with pytest.raises(WrongInput, match="line 3: is damaged"):
+    with pytest.raises(WrongInput, match="line 4: is damaged"):
         read_scores(record)

@@ -216,5 +216,5 @@ def test_the_command_prints_json_and_draws(harness, tmp_path: Path):
 
 
 def test_a_figure_of_nothing_is_refused():
-    with pytest.raises(WrongInput, match="figure= draws what sensitivity=true finds"):
-        compose_all("fit", Settings, [["figure=t.svg"]])
+    with pytest.raises(WrongInput, match="figure= draws laws of params and tokens"):
+        compose_all("fit", Settings, [["law=bnsl", "figure=t.svg"]])
