@@ -5,16 +5,15 @@ B batch, T tokens, H query heads, K key/value heads (K divides H), d head dimens
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from harness.errors import WrongInput
+from harness.model.proof import proof, warn
 from harness.model.settings import AttentionKind
 from harness.shape import ModelShape
 
@@ -41,7 +40,7 @@ def build_attention(
 ) -> Attention:
     """The causal attention of a model on a device, its products in `dtype`.
 
-    `auto` takes the Triton kernels on a GPU where they have proved themselves (`kernels.selfcheck`), else
+    `auto` takes the Triton kernels on a GPU where they have proved themselves (`kernels.verdicts`), else
     SDPA, and says so in one line. Raises WrongInput for `triton` where no kernel can answer.
     """
     match kind:
@@ -90,30 +89,18 @@ def proved(shape: ModelShape, device: torch.device, dtype: torch.dtype) -> Atten
     """The kernels if they passed their comparison with SDPA on this card, else SDPA and one warning."""
     if why := untaken(shape):
         return fallen_back(why)
-    from kernels.selfcheck import Outcome, Subject, card_name, verdict
+    from kernels.selfcheck import Subject
 
     windowed = any(layer.window is not None for layer in shape.layers)
     name = str(dtype).removeprefix("torch.")
-    found = verdict(Subject(head_dim=shape.head_dim, dtype=name, windowed=windowed, device=str(device)))
-    card = card_name(str(device))
-    match found.outcome:
-        case Outcome.passed:
-            return Attention(triton, "triton", f"compared with SDPA on {card}")
-        case Outcome.failed:
-            return fallen_back(f"the kernels failed their comparison with SDPA on {card}: {found.said}")
-        case Outcome.unavailable:
-            return fallen_back(f"the kernels could not be compared with SDPA on {card}: {found.said}")
+    subject = Subject(head_dim=shape.head_dim, dtype=name, windowed=windowed, device=str(device))
+    passed, reason = proof(subject, "SDPA")
+    return Attention(triton, "triton", reason) if passed else fallen_back(reason)
 
 
 def fallen_back(why: str) -> Attention:
     warn(f"attention=auto: {why}; SDPA answers")
     return Attention(sdpa, "sdpa", why)
-
-
-@cache
-def warn(line: str) -> None:
-    """Once a process, however many models it builds."""
-    print(line, file=sys.stderr)
 
 
 def triton(q_BHTd: Tensor, k_BKTd: Tensor, v_BKTd: Tensor, scale: float, window: int | None = None) -> Tensor:

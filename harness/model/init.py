@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from harness.model.attention import Attend
+from harness.model.loss import LossOf, full
 from harness.model.parametrization import parametrize
-from harness.model.settings import InitConfig, LossKind, ParametrizationConfig
+from harness.model.settings import InitConfig, ParametrizationConfig
 from harness.model.transformer import Transformer
 from harness.shape import ModelShape
 
@@ -18,7 +19,7 @@ def build_model(
     init: InitConfig,
     parametrization: ParametrizationConfig,
     seed: int,
-    loss: LossKind = LossKind.full,
+    loss: LossOf = full,
 ) -> Transformer:
     """A freshly initialised model. Equal arguments give equal weights on any machine with this torch."""
     rules = parametrize(parametrization, shape)

@@ -9,8 +9,8 @@ CHUNK = 64
 """Positions that the linear recurrence takes at once; a matter of speed and memory alone."""
 
 
-CHUNK_LOGITS_BYTES = 16 << 20
-"""Logits that a chunked loss holds at once (`kernels.linear_cross_entropy`)."""
+CHUNK_LOGITS_BYTES, GPU_CHUNK_LOGITS_BYTES = 16 << 20, 256 << 20
+"""Logits that a chunked loss holds at once on a CPU, on a GPU (`kernels.linear_cross_entropy.sweep`)."""
 
 
 class AttentionKind(Enum):
@@ -26,10 +26,14 @@ class AttentionConfig:
 
 
 class LossKind(Enum):
-    """`full` holds the logits of a whole micro-batch, `chunked` those of a few tokens at a time."""
+    """`full` holds the logits of a whole micro-batch, the others those of a few tokens at a time: `chunked`
+    by PyTorch's operations, `triton` by a kernel, `auto` by the kernel where it has proved itself on a GPU,
+    else as `chunked`."""
 
     full = "full"
     chunked = "chunked"
+    triton = "triton"
+    auto = "auto"
 
 
 @dataclass(kw_only=True)

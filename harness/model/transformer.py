@@ -14,25 +14,24 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from harness.model.attention import Attend, norm_rotate_before
-from harness.model.loss import head_loss
+from harness.model.loss import LossOf, full
 from harness.model.parametrization import Parametrization
 from harness.model.scan import chunked
-from harness.model.settings import LossKind
 from harness.shape import CONVOLUTION, Layer, Mixer, ModelShape
 
 
 class Transformer(nn.Module):
-    """Tokens in, logits out. `attend` is chosen by `harness.model.attention.build_attention`. With
-    `activation_checkpointing` a block keeps its input alone and is passed again on the way back (Chen et al.
-    2016, arXiv:1604.06174)."""
+    """Tokens in, logits out. `attend` is chosen by `harness.model.attention.build_attention`, `loss` by
+    `harness.model.loss.build_loss`. With `activation_checkpointing` a block keeps its input alone and is
+    passed again on the way back (Chen et al. 2016, arXiv:1604.06174)."""
 
     def __init__(
-        self, shape: ModelShape, attend: Attend, rules: Parametrization, loss: LossKind = LossKind.full
+        self, shape: ModelShape, attend: Attend, rules: Parametrization, loss: LossOf = full
     ) -> None:
         super().__init__()
         self.shape = shape
         self.rules = rules
-        self.loss_kind = loss
+        self.loss_of = loss
         self.activation_checkpointing = False
         self.embedding = nn.Embedding(shape.vocab_size, shape.width)
         self.blocks = nn.ModuleList(build_block(shape, layer, attend, rules) for layer in shape.layers)
@@ -80,7 +79,7 @@ class Transformer(nn.Module):
 
     def loss(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """Mean cross-entropy in nats per token, in float32 whatever the precision of the logits."""
-        return head_loss(self.loss_kind, self.hidden(tokens_BT), self.head, targets_BT)
+        return self.loss_of(self.hidden(tokens_BT), self.head, targets_BT)
 
 
 def build_block(shape: ModelShape, layer: Layer, attend: Attend, rules: Parametrization) -> nn.Module:

@@ -74,7 +74,7 @@ def train_ours(cell: Cell, compiled: bool, reply: Any) -> None:
     from harness.training.trainer import build_trainer, quiet_lightning
 
     quiet_lightning()
-    module, _ = build_module(cell, open_data(cell), None)
+    module, *_ = build_module(cell, open_data(cell), None)
     clock = Clock(0.0, cell.horizon.batch_tokens)
     with tempfile.TemporaryDirectory() as folder:
         metrics = Metrics(cell, claim(RunDirectory(Path(folder))), clock)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from harness.errors import WrongInput
-from harness.model.settings import CHUNK, CHUNK_LOGITS_BYTES, LossKind
+from harness.model.settings import CHUNK, CHUNK_LOGITS_BYTES, GPU_CHUNK_LOGITS_BYTES, LossKind
 from harness.shape import Layer, Mixer, ModelShape
 from harness.training.optimizer_cost import FLOAT, state_bytes
 from harness.training.settings import OptimizerKind
@@ -80,7 +80,7 @@ def training_memory(
     shares = place.processes if place.sharded else 1
     weights, logits = FLOAT * shape.params.total, micro_batch * logit_bytes(shape, loss)
     kept = activation_bytes_per_sequence(shape, loss, checkpointing=place.checkpointing)
-    activations = micro_batch * kept - logits + mask_bytes(shape) + chunk_bytes(shape, loss)
+    activations = micro_batch * kept - logits + mask_bytes(shape) + chunk_bytes(shape, loss, place.on_gpu)
     whole = micro_batch * activation_bytes_per_sequence(shape, loss) - logits + mask_bytes(shape)
     return Memory(
         process=(PROCESS_BYTES + COMPILER_BYTES * place.compiled) * (not place.on_gpu),
@@ -146,12 +146,13 @@ def mask_bytes(shape: ModelShape) -> int:
     return FLOAT * shape.context**2 * sum(layer.passes for layer in bounded)
 
 
-def chunk_bytes(shape: ModelShape, loss: LossKind) -> int:
+def chunk_bytes(shape: ModelShape, loss: LossKind, on_gpu: bool = False) -> int:
     """Of a chunked loss, whatever the batch: a block of logits and a copy, and the head's gradient, kept from
     the forward pass, a block's share of it, and its product with the gradient of the loss."""
     if loss is LossKind.full:
         return 0
-    return 2 * max(CHUNK_LOGITS_BYTES, FLOAT * shape.vocab_size) + 3 * FLOAT * shape.vocab_size * shape.width
+    held = GPU_CHUNK_LOGITS_BYTES if on_gpu else CHUNK_LOGITS_BYTES
+    return 2 * max(held, FLOAT * shape.vocab_size) + 3 * FLOAT * shape.vocab_size * shape.width
 
 
 def micro_batch_sequences(

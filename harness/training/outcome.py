@@ -10,6 +10,7 @@ import torch
 
 from harness.data.loader import Batches
 from harness.model.attention import Attention
+from harness.model.loss import CrossEntropy
 from harness.runs import Attempt, RunRecord, Status
 from harness.shape import Mixer
 from harness.training.branch import Shared
@@ -29,6 +30,7 @@ class Outcome:
 
     module: TrainingModule
     attention: Attention
+    cross_entropy: CrossEntropy
     metrics: Metrics
     validation: Validation
     clock: Clock
@@ -87,6 +89,8 @@ def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -
         precision=config.hardware.precision.value,
         attention=outcome.attention.name if shape.attends else "none",
         attention_reason=outcome.attention.reason if shape.attends else "no layer attends",
+        cross_entropy=outcome.cross_entropy.name,
+        cross_entropy_reason=outcome.cross_entropy.reason,
         compiled=outcome.module.compiled,
         strategy=outcome.module.strategy,
         world_size=outcome.saver.world.size,

@@ -17,6 +17,7 @@ from harness.data.shards import TokenStore
 from harness.errors import HarnessError, WrongInput
 from harness.model.attention import Attention, build_attention
 from harness.model.init import build_model
+from harness.model.loss import CrossEntropy, build_loss
 from harness.runs import (
     PROVENANCE,
     AlreadyFinished,
@@ -179,7 +180,7 @@ def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag
         write_json(attempt.run.path / PROVENANCE, provenance(cell, origin, device, world.size))
     data = open_data(cell)
     halving = read_halving(attempt.run)
-    module, attention = build_module(cell, data, state, world, halving)
+    module, attention, cross_entropy = build_module(cell, data, state, world, halving)
     first = state.step if state else 0
 
     marks = row_steps(cell, evaluate_at, cell.horizon.steps)
@@ -211,7 +212,7 @@ def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag
         raise Stopped(f"{attempt.run.path} was stopped before it began; start it again to go on") from None
     if stop.agreed and trainer.should_stop:
         raise Stopped(f"{attempt.run.path} was stopped by signal {stop.agreed}; start it again to go on")
-    outcome = Outcome(module, attention, metrics, validation, clock, origin, saver)
+    outcome = Outcome(module, attention, cross_entropy, metrics, validation, clock, origin, saver)
     record = finished(cell, attempt, data.batches, outcome)
     attempt.finish(record)
     return record
@@ -269,11 +270,12 @@ def open_data(cell: Cell) -> Data:
 
 def build_module(
     cell: Cell, data: Data, state: State | None, world: World = ALONE, halving: Halving | None = None
-) -> tuple[TrainingModule, Attention]:
+) -> tuple[TrainingModule, Attention, CrossEntropy]:
     config = cell.config
-    attention = attention_of(cell, choose_device(config.hardware.device))
+    device = choose_device(config.hardware.device)
+    attention, cross_entropy = attention_of(cell, device), loss_of(cell, device)
     model = build_model(
-        cell.shape, attention.attend, config.init, config.parametrization, config.seed, config.loss
+        cell.shape, attention.attend, config.init, config.parametrization, config.seed, cross_entropy.loss
     )
     model.activation_checkpointing = config.hardware.activation_checkpointing
     micro_batch = (
@@ -290,10 +292,16 @@ def build_module(
     if state:
         model.load_state_dict(state.model)
         module.optimizer_state = state.optimizer
-    return module, attention
+    return module, attention, cross_entropy
 
 
 def attention_of(cell: Cell, device: torch.device) -> Attention:
-    config = cell.config
-    dtype = torch.bfloat16 if config.hardware.precision is Precision.bf16 else torch.float32
-    return build_attention(config.attention.kind, cell.shape, device, dtype)
+    return build_attention(cell.config.attention.kind, cell.shape, device, products_in(cell))
+
+
+def loss_of(cell: Cell, device: torch.device) -> CrossEntropy:
+    return build_loss(cell.config.loss, cell.shape, device, products_in(cell))
+
+
+def products_in(cell: Cell) -> torch.dtype:
+    return torch.bfloat16 if cell.config.hardware.precision is Precision.bf16 else torch.float32

@@ -4,23 +4,20 @@ verdict is kept. The process of its own is real here; the card is a CPU."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from kernels import selfcheck
-from kernels.selfcheck import (
-    Outcome,
-    Subject,
-    Verdict,
-    code_hash,
-    examine_apart,
-    sdpa,
-    shortfall,
-    verdict,
-)
+from kernels import selfcheck, verdicts
+from kernels.linear_cross_entropy import selfcheck as loss_selfcheck
+from kernels.linear_cross_entropy.selfcheck import Subject as LossSubject
+from kernels.linear_cross_entropy.selfcheck import eager
+from kernels.linear_cross_entropy.sweep import Block, torch_block
+from kernels.selfcheck import Subject, sdpa, shortfall
+from kernels.verdicts import Outcome, Verdict, code_hash, examine_apart, verdict
 
 FEW = ((1, 1, 1), (40, 4, 2))
 SUBJECT = Subject(head_dim=16, dtype="bfloat16", windowed=True, device="cpu")
@@ -82,22 +79,77 @@ def test_wrong_attention_is_told(attend: selfcheck.Attend) -> None:
     assert WRONG[attend] in said
 
 
+LOSS = LossSubject(vocab_size=97, width=16, dtype="bfloat16", device="cpu")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_right_loss_passes(dtype: str) -> None:
+    subject = LossSubject(vocab_size=97, width=16, dtype=dtype, device="cpu")
+    assert loss_selfcheck.shortfall(subject, eager, torch_block) is None
+
+
+def without_z_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+    return eager(hidden, weight, targets, 0.0)
+
+
+def counting_the_ignored(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+    return eager(hidden, weight, targets, z_loss) * (targets >= 0).float().mean()
+
+
+def no_gradient_of_the_last_row(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+    return eager(hidden, torch.cat([weight[:-1], weight[-1:].detach()]), targets, z_loss)
+
+
+CALLS = count()
+
+
+def unsteady_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+    return eager(hidden, weight, targets, z_loss) * (1 + 1e-6 * next(CALLS))
+
+
+def too_steep(logits: Tensor, *rest: Tensor | float | bool) -> None:
+    torch_block(logits, *rest)
+    logits *= 1.02
+
+
+WRONG_LOSSES = {
+    without_z_loss: "loss",
+    counting_the_ignored: "loss",
+    no_gradient_of_the_last_row: "dweight",
+    unsteady_loss: "differs between two runs",
+}
+
+
+@pytest.mark.parametrize(
+    ("loss_of", "block", "what"),
+    [
+        *((loss_of, torch_block, what) for loss_of, what in WRONG_LOSSES.items()),
+        (eager, too_steep, "dhidden"),
+    ],
+)
+def test_a_wrong_loss_is_told(loss_of: loss_selfcheck.LossOf, block: Block, what: str) -> None:
+    said = loss_selfcheck.shortfall(LOSS, loss_of, block)
+    assert said is not None
+    assert what in said
+
+
 def test_the_process_of_its_own_brings_back_what_it_found() -> None:
     assert examine_apart(SUBJECT) == Verdict(Outcome.passed, "")
+    assert examine_apart(LOSS).outcome is Outcome.failed, "no kernel launches on a CPU"
     refused = examine_apart(Subject(head_dim=24, dtype="bfloat16", windowed=False, device="cpu"))
     assert refused.outcome is Outcome.failed
     assert "head_dim 24 is not supported" in refused.said
 
 
 def test_a_process_that_dies_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selfcheck.sys, "executable", "false")
+    monkeypatch.setattr(verdicts.sys, "executable", "false")
     assert examine_apart(SUBJECT).outcome is Outcome.failed
 
 
 def test_no_card_teaches_nothing() -> None:
     if not torch.cuda.is_available():
         gone = Subject(head_dim=16, dtype="bfloat16", windowed=False, device="cuda")
-        assert selfcheck.examine(gone).outcome is Outcome.unavailable
+        assert verdicts.examine(gone).outcome is Outcome.unavailable
 
 
 def counting(found: Verdict) -> tuple[list[Subject], Callable[[Subject], Verdict]]:
@@ -122,7 +174,7 @@ def test_other_code_another_card_or_another_driver_is_compared_anew(monkeypatch:
     verdict(SUBJECT, examine)
     for name in ("code_hash", "card_name", "driver"):
         with monkeypatch.context() as changed:
-            changed.setattr(selfcheck, name, lambda *_: "another")
+            changed.setattr(verdicts, name, lambda *_: "another")
             verdict(SUBJECT, examine)
     assert len(asked) == 4
 

@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from harness.errors import WrongInput
-from harness.model.attention import build_attention, reference, sdpa, warn
+from harness.model.attention import build_attention, reference, sdpa
+from harness.model.proof import warn
 from harness.model.settings import AttentionKind
 from harness.shape import Mixer, ModelConfig, build_shape
-from kernels import selfcheck
-from kernels.selfcheck import Outcome, Subject, Verdict
+from kernels import verdicts
+from kernels.selfcheck import Subject
+from kernels.verdicts import Outcome, Verdict
 
 
 @pytest.mark.parametrize("heads,key_heads", [(4, 4), (4, 2), (4, 1)])
@@ -67,10 +69,8 @@ def test_triton_is_refused_where_it_cannot_answer():
 )
 def test_auto_on_a_gpu_takes_what_has_proved_itself(monkeypatch, capsys, outcome, name, said):
     asked = []
-    monkeypatch.setattr(selfcheck, "card_name", lambda device: "a card")
-    monkeypatch.setattr(
-        selfcheck, "verdict", lambda what: asked.append(what) or Verdict(outcome, "dq is off")
-    )
+    monkeypatch.setattr(verdicts, "card_name", lambda device: "a card")
+    monkeypatch.setattr(verdicts, "verdict", lambda what: asked.append(what) or Verdict(outcome, "dq is off"))
     warn.cache_clear()
     for _ in range(2):
         found = built(AttentionKind.auto, replace(SHAPE, window=5), GPU)
@@ -81,12 +81,12 @@ def test_auto_on_a_gpu_takes_what_has_proved_itself(monkeypatch, capsys, outcome
 
 
 def test_auto_falls_back_without_a_comparison_where_there_is_no_tile(monkeypatch):
-    monkeypatch.setattr(selfcheck, "verdict", None)
+    monkeypatch.setattr(verdicts, "verdict", None)
     found = built(AttentionKind.auto, replace(SHAPE, head_dim=24), GPU)
     assert found.attend is sdpa
     assert "no tile for model.head_dim=24" in found.reason
 
 
 def test_a_model_without_attention_compares_nothing(monkeypatch):
-    monkeypatch.setattr(selfcheck, "verdict", None)
+    monkeypatch.setattr(verdicts, "verdict", None)
     assert built(AttentionKind.auto, replace(SHAPE, mixer=Mixer.recurrent), GPU).name == "sdpa"

@@ -6,7 +6,16 @@ from harness.config import compose_all
 from harness.errors import WrongInput
 from harness.model.attention import sdpa
 from harness.model.init import build_model
-from harness.model.settings import CHUNK_LOGITS_BYTES, InitConfig, LossKind, ParametrizationConfig
+from harness.model.loss import LossOf
+from harness.model.loss import chunked as chunked_loss
+from harness.model.loss import full as full_loss
+from harness.model.settings import (
+    CHUNK_LOGITS_BYTES,
+    GPU_CHUNK_LOGITS_BYTES,
+    InitConfig,
+    LossKind,
+    ParametrizationConfig,
+)
 from harness.shape import ModelConfig, build_shape
 from harness.training.cell import read_cell
 from harness.training.fitting import memory_of
@@ -19,7 +28,7 @@ from harness.training.memory import (
     training_memory,
 )
 from harness.training.settings import OptimizerKind
-from kernels.linear_cross_entropy.sweep import BLOCK_BYTES
+from kernels.linear_cross_entropy.sweep import BLOCK_BYTES, GPU_BLOCK_BYTES
 from tests.variants import VARIANTS
 
 SHAPE = build_shape(
@@ -50,16 +59,18 @@ def test_activations_are_estimated_within_15_percent(variant, context):
 
 
 def test_a_chunked_loss_keeps_the_gradient_of_the_head_and_no_logits():
-    kept = saved_bytes(SHAPE, sequences=2, loss=LossKind.chunked)
+    kept = saved_bytes(SHAPE, sequences=2, loss=chunked_loss)
     head_gradient = 4 * SHAPE.vocab_size * SHAPE.width
     estimated = 2 * activation_bytes_per_sequence(SHAPE, LossKind.chunked)
     assert kept - head_gradient == pytest.approx(estimated, rel=0.15)
-    full, chunked = (micro_batch_sequences(SHAPE, 64, 0.04, kind) for kind in LossKind)
+    full, chunked = (
+        micro_batch_sequences(SHAPE, 64, 0.04, kind) for kind in (LossKind.full, LossKind.chunked)
+    )
     assert full < chunked
-    assert CHUNK_LOGITS_BYTES == BLOCK_BYTES
+    assert (CHUNK_LOGITS_BYTES, GPU_CHUNK_LOGITS_BYTES) == (BLOCK_BYTES, GPU_BLOCK_BYTES)
 
 
-def saved_bytes(shape, sequences: int, loss: LossKind = LossKind.full) -> int:
+def saved_bytes(shape, sequences: int, loss: LossOf = full_loss) -> int:
     """Of every tensor that autograd keeps for the backward pass, weights left out."""
     model = build_model(shape, sdpa, InitConfig(), ParametrizationConfig(), seed=0, loss=loss)
     weights = {weight.data_ptr() for weight in model.parameters()}

@@ -59,6 +59,8 @@ def test_a_chunked_loss_trains_the_same_model(planned_run, precision):
     whole, chunked = train(planned_run(*settings)), train(planned_run(*settings, "loss=chunked"))
     assert chunked.config_hash != whole.config_hash
     assert chunked.loss != whole.loss
+    assert (whole.cross_entropy, chunked.cross_entropy) == ("full", "chunked")
+    assert chunked.cross_entropy_reason == "asked for"
     assert chunked.loss == pytest.approx(whole.loss, rel=1e-5 if precision == "fp32" else 3e-3)
 
 

@@ -1,0 +1,91 @@
+"""Whether the loss kernel is right on the card that is here: it is compared with PyTorch's operations on the
+whole logits (`kernels.verdicts` says when). The comparison has not run on a GPU yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kernels.attention.api import Implementation
+from kernels.linear_cross_entropy.api import IGNORED, linear_cross_entropy
+from kernels.linear_cross_entropy.reference import reference_linear_cross_entropy
+from kernels.linear_cross_entropy.sweep import Block, sweep
+from kernels.selfcheck import largest_error
+
+LossOf = Callable[[Tensor, Tensor, Tensor, float], Tensor]
+"""hidden (N, W), weight (V, W), targets (N,), z_loss -> the mean loss."""
+TOKENS, BLOCK_TOKENS, Z_LOSS = 150, 64, 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is to be proved: the loss of a model of this width and vocabulary on `device`."""
+
+    vocab_size: int
+    width: int
+    dtype: str
+    device: str
+
+    def shortfall(self) -> str | None:
+        from kernels.linear_cross_entropy.kernel import launch_block
+
+        return shortfall(self, by_kernel, launch_block)
+
+
+def by_kernel(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+    return linear_cross_entropy(hidden, weight, targets, z_loss=z_loss, implementation=Implementation.triton)
+
+
+def eager(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+    return reference_linear_cross_entropy(hidden, weight, targets, z_loss, IGNORED)
+
+
+def shortfall(subject: Subject, loss_of: LossOf, block: Block) -> str | None:
+    """The first of loss and gradients that is further from float64 than twice the error of PyTorch in the
+    same precision, or that differs between two runs; and of the same in several blocks of tokens."""
+    dtype = getattr(torch, subject.dtype)
+    random = torch.Generator().manual_seed(0)
+    hidden, weight = (
+        torch.randn(rows, subject.width, generator=random).to(subject.device, dtype)
+        for rows in (TOKENS, subject.vocab_size)
+    )
+    weight *= 4 * subject.width**-0.5
+    targets = torch.randint(subject.vocab_size, (TOKENS,), generator=random)
+    targets[::7] = IGNORED
+    targets = targets.to(subject.device)
+
+    def run(by: LossOf, dtype: torch.dtype, z_loss: float) -> tuple[Tensor, ...]:
+        inputs = a, b = tuple(x.detach().to(dtype).requires_grad_() for x in (hidden, weight))
+        loss = by(a, b, targets, z_loss)
+        return loss.detach(), *torch.autograd.grad(loss, inputs)
+
+    def in_blocks() -> tuple[Tensor, ...]:
+        found = sweep(hidden, weight, targets, 0.0, IGNORED, True, block, BLOCK_TOKENS)
+        return tuple(x.float() / (targets != IGNORED).sum() for x in found)
+
+    for z_loss in (Z_LOSS, 0.0):
+        truth, rough = (run(eager, each, z_loss) for each in (torch.float64, dtype))
+        once, again = (run(loss_of, dtype, z_loss) for _ in "ab")
+        if said := _difference(truth, rough, once, again):
+            return f"{said}, z_loss={z_loss}"
+    if said := _difference(truth, rough, in_blocks(), in_blocks()):
+        return f"{said}, in blocks of {BLOCK_TOKENS} tokens"
+    return None
+
+
+def _difference(
+    truth: tuple[Tensor, ...], rough: tuple[Tensor, ...], once: tuple[Tensor, ...], again: tuple[Tensor, ...]
+) -> str | None:
+    names = ("loss", "dhidden", "dweight")
+    for name, true, theirs, found, repeated in zip(names, truth, rough, once, again, strict=True):
+        unit = (32 if theirs.dtype == torch.float32 else 1) * torch.finfo(theirs.dtype).eps
+        budget = max(2 * largest_error(theirs, true), unit * float(true.abs().max()))
+        error = largest_error(found, true)
+        if not error <= budget:
+            return f"{name} is off by {error:.2g}, more than {budget:.2g}"
+        if not torch.equal(found, repeated):
+            return f"{name} differs between two runs"
+    return None
