@@ -12,9 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Block = Callable[[Tensor, Tensor, Tensor, float, int, bool], None]
-"""logits (n, V), targets (n,), losses (n,) to be filled, z_loss, ignore_index, whether the logits are to
-become the gradient of the sum of the losses."""
+Block = Callable[[Tensor, int, Tensor, Tensor, float, int, bool], None]
+"""Rows (n, P), P >= V, whose first V columns are logits; V; targets (n,), losses (n,) to be filled, z_loss,
+ignore_index, whether the logits are to become the gradient of the sum of the losses."""
 
 BLOCK_BYTES = 16 << 20
 """Of the float32 logits held at once; at least one token's. On a CPU (width 128, vocabularies of
@@ -52,9 +52,10 @@ def sweep(
     buffer = hidden_NW.new_empty(min(tokens, N), padded_row(V, hidden_NW.element_size()))
     for start in range(0, N, tokens):
         here = slice(start, min(start + tokens, N))
-        logits_nV = buffer[: here.stop - start, :V]
+        rows_nP = buffer[: here.stop - start]
+        logits_nV = rows_nP[:, :V]
         torch.mm(hidden_NW[here], head_VW.t(), out=logits_nV)
-        block(logits_nV, targets_N[here], losses_N[here], z_loss, ignore_index, gradients)
+        block(rows_nP, V, targets_N[here], losses_N[here], z_loss, ignore_index, gradients)
         if gradients:
             torch.mm(logits_nV, head_VW, out=dhidden_NW[here])
             accumulate(dweight_VW, logits_nV, hidden_NW[here])
@@ -88,9 +89,16 @@ def block_tokens(vocabulary: int, device: str, element_bytes: int) -> int:
 
 
 def torch_block(
-    logits_nV: Tensor, targets_n: Tensor, losses_n: Tensor, z_loss: float, ignore_index: int, gradients: bool
+    rows_nP: Tensor,
+    V: int,
+    targets_n: Tensor,
+    losses_n: Tensor,
+    z_loss: float,
+    ignore_index: int,
+    gradients: bool,
 ) -> None:
     """A `Block` of PyTorch's operations, on every device."""
+    logits_nV = rows_nP[:, :V]
     wide_nV = logits_nV.to(losses_n.dtype)
     kept = targets_n != ignore_index
     at_n1 = targets_n.masked_fill(~kept, 0).unsqueeze(1)

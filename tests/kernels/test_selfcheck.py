@@ -107,9 +107,9 @@ def unsteady_loss(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float
     return eager(hidden, weight, targets, z_loss) * (1 + 1e-6 * next(CALLS))
 
 
-def too_steep(logits: Tensor, *rest: Tensor | float | bool) -> None:
-    torch_block(logits, *rest)
-    logits *= 1.02
+def too_steep(rows: Tensor, *rest: Tensor | float | bool) -> None:
+    torch_block(rows, *rest)
+    rows *= 1.02
 
 
 WRONG_LOSSES = {
