@@ -20,8 +20,9 @@ from typing import Any
 from harness.commands.bets import observe_bet, saying_refused
 from harness.commands.figures import figure_line, typed, write_figure
 from harness.commands.forecast import refuse_law
-from harness.commands.observe import params_kind
+from harness.commands.observe import params_kind, runs_path
 from harness.commands.root import Experiment, Format
+from harness.commands.trajectories import loss_curves
 from harness.config import task_overrides, verb
 from harness.errors import CannotAnswer
 from harness.forecast.backtest import backtest
@@ -48,7 +49,8 @@ def main(settings: Settings) -> None:
     refuse_law(task_overrides())
     with saying_refused(settings, NOTHING):
         observations = observe_bet(settings, params_kind(settings))
-    found = backtest(observations, settings.holdout_ratio, settings.forecast).to_json()
+    curves = loss_curves(runs_path(settings))
+    found = backtest(observations, settings.holdout_ratio, settings.forecast, curves).to_json()
     if settings.figure and found["points"]:
         command = typed("backtest")
         found["figure"] = write_figure(settings.figure, backtest_figure(found, command), command)

@@ -25,8 +25,9 @@ from typing import Any
 from harness.commands.bets import observe_bet, saying_refused
 from harness.commands.cells import own_cell
 from harness.commands.figures import figure_line, typed, write_figure
-from harness.commands.observe import observe, params_kind
+from harness.commands.observe import observe, params_kind, runs_path
 from harness.commands.root import Experiment, Format
+from harness.commands.trajectories import loss_curves
 from harness.config import task_overrides, verb
 from harness.errors import CannotAnswer, HarnessError, WrongInput
 from harness.forecast.allocation import best_allocation
@@ -80,7 +81,8 @@ def main(settings: Settings) -> None:
         observations = observe_bet(settings, params_kind(settings))
         engine = build_engine(observations, settings.forecast)
         target = numbers_target(settings, engine) if cell is None else cell_target(cell, observations)
-        forecast = bet_on(engine, target, other_convention(settings, cell))
+        curves = loss_curves(runs_path(settings))
+        forecast = bet_on(engine, target, other_convention(settings, cell), curves)
     result = with_cost(settings, forecast.to_json())
     if forecast.verdict is Verdict.refused:
         if settings.format is Format.json:

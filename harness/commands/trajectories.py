@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from harness.errors import CannotAnswer, WrongInput
 from harness.forecast.inflight.reward import settled
 from harness.forecast.inflight.trajectory import Metric, Schedule, Trajectory
+from harness.laws.sources.source import Source, source_of
 from harness.runs import RunDirectory, RunRecord, Skipped, Status, run_directories
 from harness.training.cell import Cell, read_cell
 from harness.training.schedule import build_schedule
@@ -50,6 +52,18 @@ def watched(folder: Path, metric: Metric) -> Watched:
     if not (found.running or found.finished or found.diverged):
         raise CannotAnswer(f"{folder}: no run has begun and logged a {metric.value}")
     return found
+
+
+def loss_curves(source: Path) -> list[Trajectory]:
+    """Of the finished runs of a sweep's folder; none of a table, or of a folder of other logs."""
+    if not source.is_dir() or source_of(source) is not Source.records:
+        return []
+    found = []
+    for run in run_directories(source):
+        with contextlib.suppress(WrongInput):  # a damaged run is left out, and said so, by the fit
+            if (record := run.record_if_any()) is not None:
+                found.append(trajectory(run, record, Metric.loss))
+    return [curve for curve in found if curve.final is not None]
 
 
 def sorted_in(found: Watched, run: Trajectory) -> None:

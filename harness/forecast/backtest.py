@@ -17,6 +17,7 @@ from harness.forecast.config import ForecastConfig
 from harness.forecast.engine import Engine, Prediction, Target, build_engine
 from harness.forecast.ensemble import MEMBERS, PLAIN
 from harness.forecast.gate import Verdict, judge
+from harness.forecast.inflight.trajectory import Trajectory
 from harness.laws.bootstrap import resample
 from harness.laws.fit import dropped_json
 from harness.laws.observations import SAME_SIZE, Observations
@@ -98,7 +99,9 @@ def split(observations: Observations, ratio: float) -> tuple[Observations, Obser
     return observations.subset(cheap), observations.subset(held)
 
 
-def backtest(observations: Observations, ratio: float, config: ForecastConfig) -> Backtest:
+def backtest(
+    observations: Observations, ratio: float, config: ForecastConfig, curves: Sequence[Trajectory] = ()
+) -> Backtest:
     """Refused, without figures, when the split leaves too few rows to fit a law."""
     config = replace(config, level=LEVEL)
     try:
@@ -112,7 +115,7 @@ def backtest(observations: Observations, ratio: float, config: ForecastConfig) -
     ]
     predictions = engine.predict(targets)
     top = dearest(held, np.array([p.loss for p in predictions]))
-    verdict, reasons = judge(engine, targets[top], predictions[top])
+    verdict, reasons = judge(engine, targets[top], predictions[top], curves)
 
     def case(law: str, losses: Sequence[float], intervals: Sequence[tuple[float, float]]) -> Case:
         return case_of(law, ratio, held, losses, intervals, len(train), top)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from harness.forecast.config import ForecastConfig
 from harness.forecast.engine import Engine, Prediction, Target, build_engine, columns_of
 from harness.forecast.ensemble import Ensemble, fit_ensemble
 from harness.forecast.gate import Verdict, judge
+from harness.forecast.inflight.trajectory import Trajectory
 from harness.forecast.rolling import Rolling
 from harness.laws.config import FlopsKind
 from harness.laws.conventions import TokenCost, token_cost
@@ -79,26 +80,35 @@ def predict(
     target: Target,
     config: ForecastConfig,
     other: tuple[Observations, Target] | None = None,
+    curves: Sequence[Trajectory] = (),
 ) -> Forecast:
     """Forecast the loss of `target` from a sweep. Deterministic for a given seed; see `bet_on`.
 
     Raises CannotAnswer when there are too few rows to fit.
     """
     refuse_other_data(observations, target)
-    return bet_on(build_engine(observations, config), target, other)
+    return bet_on(build_engine(observations, config), target, other, curves)
 
 
-def bet_on(engine: Engine, target: Target, other: tuple[Observations, Target] | None = None) -> Forecast:
+def bet_on(
+    engine: Engine,
+    target: Target,
+    other: tuple[Observations, Target] | None = None,
+    curves: Sequence[Trajectory] = (),
+) -> Forecast:
     """`other` is the same sweep and target under the other convention of N; it widens the interval by how
-    much the choice matters. Raises WrongInput when the target is of other data."""
+    much the choice matters. `curves` are the loss curves of the runs, which the verdict looks at. Raises
+    WrongInput when the target is of other data."""
     refuse_other_data(engine.observations, target)
     others, labels = other_convention(engine, other)
     prediction = engine.predict([target], others)[0]
-    return forecast_of(engine, target, with_members(prediction, others, labels))
+    return forecast_of(engine, target, with_members(prediction, others, labels), curves)
 
 
-def forecast_of(engine: Engine, target: Target, prediction: Prediction) -> Forecast:
-    verdict, reasons = judge(engine, target, prediction)
+def forecast_of(
+    engine: Engine, target: Target, prediction: Prediction, curves: Sequence[Trajectory]
+) -> Forecast:
+    verdict, reasons = judge(engine, target, prediction, curves)
     refused = verdict is Verdict.refused
     ensemble = engine.weighed(prediction.ratio)
     cost = token_cost(engine.observations, FlopsKind.auto)
