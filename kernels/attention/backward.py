@@ -53,13 +53,14 @@ def delta_kernel(
 def sweep_queries(
     dk, dv, k, v, q_base, dout_base, lse_base, delta_base, begin, end, lo, hi, T_q, stride_qt, stride_qd,
     stride_gt, stride_gd, factor, inner, D: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr,
-    SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, PARTIAL: tl.constexpr, BOTH: tl.constexpr,
+    SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, HOIST: tl.constexpr, PARTIAL: tl.constexpr,
+    BOTH: tl.constexpr,
 ):  # fmt: skip
     """The inner loop of dK and dV [ROWS, WIDTH]: queries [begin, end) by tiles; rows are keys.
 
     A key may miss the last queries only if BOTH: those from T_q on add nothing, as dout and delta read zero.
     """
-    for start in range(begin, end, COLS):
+    for start in tl.range(begin, end, COLS, disable_licm=not HOIST):
         q = load_tile(q_base, start, T_q, stride_qt, stride_qd, COLS, WIDTH, D, PARTIAL)
         lse = load_row(lse_base, start, T_q, COLS, PARTIAL)
         x = products(k, q, inner, SOFTCAP, PRECISION)
@@ -80,11 +81,12 @@ def sweep_queries(
 def sweep_keys(
     dq, q, dout, lse, delta, k_base, v_base, begin, end, lo, hi, T_k, stride_kt, stride_kd, stride_vt,
     stride_vd, factor, inner, D: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr,
-    SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, PARTIAL: tl.constexpr, BOTH: tl.constexpr,
+    SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, HOIST: tl.constexpr, PARTIAL: tl.constexpr,
+    BOTH: tl.constexpr,
 ):  # fmt: skip
     """The inner loop of dQ [ROWS, WIDTH]: keys [begin, end) by tiles; rows are queries, which
     may miss the first keys only if BOTH."""
-    for start in range(begin, end, COLS):
+    for start in tl.range(begin, end, COLS, disable_licm=not HOIST):
         k = load_tile(k_base, start, T_k, stride_kt, stride_kd, COLS, WIDTH, D, PARTIAL)
         x = products(q, k, inner, SOFTCAP, PRECISION)
         p = tl.exp2(x * factor - (lse * LOG2E)[:, None])
@@ -107,6 +109,7 @@ def keys_values_kernel(
     H, GROUP, T_q, T_k, window, factor, inner, scale,
     D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, CAUSAL: tl.constexpr,
     WINDOW: tl.constexpr, DOCUMENTS: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr,
+    HOIST: tl.constexpr,
 ):  # fmt: skip
     """dK, dV. Grid: (tiles of keys * B * K,), the tiles of a head together, the first and longest first."""
     tiles = tl.cdiv(T_k, ROWS)
@@ -136,17 +139,17 @@ def keys_values_kernel(
             dk_tile, dv_tile = sweep_queries(
                 dk_tile, dv_tile, k_tile, v_tile, q_base, dout_base, lse_base, delta_base, first, whole,
                 lo, hi, T_q, stride_qt, stride_qd, stride_gt, stride_gd, factor, inner, D, COLS, WIDTH,
-                SOFTCAP, PRECISION, True, BOTH,
+                SOFTCAP, PRECISION, HOIST, True, BOTH,
             )  # fmt: skip
         dk_tile, dv_tile = sweep_queries(
             dk_tile, dv_tile, k_tile, v_tile, q_base, dout_base, lse_base, delta_base, whole, partial,
             lo, hi, T_q, stride_qt, stride_qd, stride_gt, stride_gd, factor, inner, D, COLS, WIDTH,
-            SOFTCAP, PRECISION, False, BOTH,
+            SOFTCAP, PRECISION, HOIST, False, BOTH,
         )  # fmt: skip
         dk_tile, dv_tile = sweep_queries(
             dk_tile, dv_tile, k_tile, v_tile, q_base, dout_base, lse_base, delta_base, partial, last,
             lo, hi, T_q, stride_qt, stride_qd, stride_gt, stride_gd, factor, inner, D, COLS, WIDTH,
-            SOFTCAP, PRECISION, True, BOTH,
+            SOFTCAP, PRECISION, HOIST, True, BOTH,
         )  # fmt: skip
     store_tile(dk_base, dk_tile * scale, begin, T_k, stride_dkt, stride_dkd, ROWS, WIDTH, D)
     store_tile(dv_base, dv_tile, begin, T_k, stride_dvt, stride_dvd, ROWS, WIDTH, D)
@@ -160,6 +163,7 @@ def queries_kernel(
     stride_dqb, stride_dqh, stride_dqt, stride_dqd, H, GROUP, T_q, T_k, window, factor, inner, scale,
     D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, CAUSAL: tl.constexpr,
     WINDOW: tl.constexpr, DOCUMENTS: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr,
+    HOIST: tl.constexpr,
 ):  # fmt: skip
     """dQ. Grid: (tiles of queries * B * H,), the tiles of a head together, the last and longest first."""
     tiles = tl.cdiv(T_q, ROWS)
@@ -186,17 +190,17 @@ def queries_kernel(
         dq_tile = sweep_keys(
             dq_tile, q_tile, dout_tile, lse_row, delta_row, k_base, v_base, first, whole, lo, hi, T_k,
             stride_kt, stride_kd, stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION,
-            True, BOTH,
+            HOIST, True, BOTH,
         )  # fmt: skip
     dq_tile = sweep_keys(
         dq_tile, q_tile, dout_tile, lse_row, delta_row, k_base, v_base, whole, partial, lo, hi, T_k,
-        stride_kt, stride_kd, stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, False,
-        BOTH,
+        stride_kt, stride_kd, stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, HOIST,
+        False, BOTH,
     )  # fmt: skip
     dq_tile = sweep_keys(
         dq_tile, q_tile, dout_tile, lse_row, delta_row, k_base, v_base, partial, last, lo, hi, T_k,
-        stride_kt, stride_kd, stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, True,
-        BOTH,
+        stride_kt, stride_kd, stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, HOIST,
+        True, BOTH,
     )  # fmt: skip
     store_tile(dq_base, dq_tile * scale, begin, T_q, stride_dqt, stride_dqd, ROWS, WIDTH, D)
 
@@ -241,11 +245,12 @@ def launch_backward(
     )
     keys_values_kernel[(triton.cdiv(T_k, keys_tile.rows) * B * K,)](
         *inputs, lse_BHT, delta_BHT, dk, dv, *mask_arguments(documents), *strides, *dk.stride(), *dv.stride(),
-        *numbers, ROWS=keys_tile.rows, COLS=keys_tile.columns, **constants, **launch_options(keys_tile),
+        *numbers, ROWS=keys_tile.rows, COLS=keys_tile.columns, HOIST=keys_tile.hoist, **constants,
+        **launch_options(keys_tile),
     )  # fmt: skip
     queries_kernel[(triton.cdiv(T_q, queries_tile.rows) * B * H,)](
         *inputs, lse_BHT, delta_BHT, dq, *mask_arguments(documents), *strides, *dq.stride(),
-        *numbers, ROWS=queries_tile.rows, COLS=queries_tile.columns, **constants,
+        *numbers, ROWS=queries_tile.rows, COLS=queries_tile.columns, HOIST=queries_tile.hoist, **constants,
         **launch_options(queries_tile),
     )  # fmt: skip
     return dq, dk, dv

@@ -26,13 +26,13 @@ from kernels.attention.tuning import Pass, Tile, choose_tile, launch_options, pa
 def attend(
     acc, top, total, q, k_base, v_base, begin, end, lo, hi, T_k, stride_kt, stride_kd, stride_vt, stride_vd,
     factor, inner, D: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr, SOFTCAP: tl.constexpr,
-    PRECISION: tl.constexpr, PARTIAL: tl.constexpr, BOTH: tl.constexpr,
+    PRECISION: tl.constexpr, HOIST: tl.constexpr, PARTIAL: tl.constexpr, BOTH: tl.constexpr,
 ):  # fmt: skip
     """The inner loop: keys [begin, end) by tiles. acc [ROWS, WIDTH], top (of x) and total [ROWS].
 
     A query may miss the first keys only if BOTH.
     """
-    for start in range(begin, end, COLS):
+    for start in tl.range(begin, end, COLS, disable_licm=not HOIST):
         k = load_tile(k_base, start, T_k, stride_kt, stride_kd, COLS, WIDTH, D, PARTIAL)
         x = products(q, k, inner, SOFTCAP, PRECISION)
         if PARTIAL:
@@ -73,7 +73,7 @@ def forward_kernel(
     H, GROUP, T_q, T_k, window, factor, inner,
     D: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr,
     CAUSAL: tl.constexpr, WINDOW: tl.constexpr, DOCUMENTS: tl.constexpr, SOFTCAP: tl.constexpr,
-    SINK: tl.constexpr, PRECISION: tl.constexpr,
+    SINK: tl.constexpr, PRECISION: tl.constexpr, HOIST: tl.constexpr,
 ):  # fmt: skip
     """Grid: (tiles of queries * B * H,), the tiles of a head together, the last and longest first."""
     tiles = tl.cdiv(T_q, ROWS)
@@ -97,15 +97,15 @@ def forward_kernel(
     if WINDOW or DOCUMENTS:
         acc, top, total = attend(
             acc, top, total, q_tile, k_base, v_base, first, whole, lo, hi, T_k, stride_kt, stride_kd,
-            stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, True, BOTH,
+            stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, HOIST, True, BOTH,
         )  # fmt: skip
     acc, top, total = attend(
         acc, top, total, q_tile, k_base, v_base, whole, partial, lo, hi, T_k, stride_kt, stride_kd,
-        stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, False, BOTH,
+        stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, HOIST, False, BOTH,
     )  # fmt: skip
     acc, top, total = attend(
         acc, top, total, q_tile, k_base, v_base, partial, last, lo, hi, T_k, stride_kt, stride_kd,
-        stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, True, BOTH,
+        stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, HOIST, True, BOTH,
     )  # fmt: skip
     sink_logit = 0.0
     if SINK:
@@ -136,7 +136,8 @@ def launch_forward(
         *q_BHTD.stride(), *k_BKTD.stride(), *v_BKTD.stride(), *out_BHTD.stride(),
         H, H // k_BKTD.shape[1], T_q, T_k, options.window or 0, *logit_factors(options),
         D=D, WIDTH=padded_width(D), ROWS=tile.rows, COLS=tile.columns, **mask_flags(options, documents),
-        SINK=sink_H is not None, PRECISION=precision_of(q_BHTD.dtype), **launch_options(tile),
+        SINK=sink_H is not None, PRECISION=precision_of(q_BHTD.dtype), HOIST=tile.hoist,
+        **launch_options(tile),
     )  # fmt: skip
     return out_BHTD, lse_BHT
 

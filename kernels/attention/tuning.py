@@ -37,6 +37,9 @@ class Tile:
     columns: int
     warps: int
     stages: int
+    hoist: bool = True
+    """Whether what every iteration repeats may be computed once, before the loop. That saves instructions,
+    but offsets and masks then hold registers through all three loops: tiles that would spill do without."""
 
 
 Table = dict[Pass, dict[int, Tile]]
@@ -52,7 +55,7 @@ AMPERE: Table = {
     },
     Pass.keys_values: {
         16: Tile(128, 64, 4, 2),
-        32: Tile(128, 64, 4, 2),
+        32: Tile(128, 64, 4, 2, hoist=False),
         64: Tile(128, 32, 4, 2),
         128: Tile(32, 64, 4, 2),
         256: Tile(32, 16, 4, 1),
@@ -71,21 +74,21 @@ HOPPER: Table = {
         32: Tile(128, 128, 8, 2),
         64: Tile(128, 128, 8, 2),
         128: Tile(128, 128, 8, 2),
-        256: Tile(128, 64, 8, 2),
+        256: Tile(128, 64, 8, 2, hoist=False),
     },
     Pass.keys_values: {
         16: Tile(128, 64, 8, 2),
         32: Tile(128, 64, 8, 2),
         64: Tile(128, 64, 8, 1),
-        128: Tile(128, 32, 8, 1),
-        256: Tile(32, 16, 4, 1),
+        128: Tile(128, 32, 8, 1, hoist=False),
+        256: Tile(64, 16, 8, 1, hoist=False),
     },
     Pass.queries: {
         16: Tile(128, 64, 4, 2),
         32: Tile(128, 64, 4, 2),
         64: Tile(64, 128, 4, 2),
-        128: Tile(64, 64, 4, 2),
-        256: Tile(64, 32, 8, 2),
+        128: Tile(64, 64, 4, 2, hoist=False),
+        256: Tile(64, 32, 8, 2, hoist=False),
     },
 }
 BLACKWELL: Table = HOPPER | {
@@ -101,9 +104,9 @@ SMALL: Table = {
     },
     Pass.keys_values: {
         16: Tile(64, 64, 4, 2),
-        32: Tile(64, 64, 4, 2),
+        32: Tile(64, 64, 4, 2, hoist=False),
         64: Tile(64, 32, 4, 1),
-        128: Tile(64, 32, 4, 1),
+        128: Tile(64, 32, 4, 1, hoist=False),
         256: Tile(16, 16, 4, 1),
     },
     Pass.queries: {
