@@ -7,9 +7,8 @@ from pathlib import Path
 
 from harness.report.terminal import duration, print_lines, print_table, si
 from harness.runs import RunRecord, Status
-from harness.sweep.estimate import TimeBasis
 from harness.sweep.ledger import CellState, counts
-from harness.sweep.plan import PlannedCell
+from harness.sweep.plan import PlannedCell, TimeBasis
 
 LONGEST = 60
 """Rows of a table on a terminal; of longer ones the totals tell more, and format=json has them all."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from harness.runs.files import (
     RECORD,
     content_hash,
     one_at_a_time,
+    random_name,
     write_json,
 )
 from harness.runs.owner import JobAttempt, Owner, read_owner, this_job, this_process
@@ -118,10 +118,12 @@ class Attempt:
 
 
 def write_owner(run: RunDirectory, owner: Owner, *, ended: bool) -> None:
+    """Not flushed: an attempt does not outlive its machine's power, and a run whose owner was forgotten
+    counts as lost, or as planned."""
     mine: dict[str, Any] = {"token": owner.token, "number": owner.number, "failures": owner.failures}
     mine |= asdict(owner.process)
     mine |= {"slurm": asdict(owner.job)} if owner.job else {}
-    write_json(run.path / ATTEMPT, {**mine, "ended": True} if ended else mine)
+    write_json(run.path / ATTEMPT, {**mine, "ended": True} if ended else mine, durable=False)
 
 
 def torn_line_end(file: Any) -> bytes:
@@ -161,7 +163,7 @@ def claim(run: RunDirectory, is_gone: IsGone = never) -> Attempt:
             )
         failures = (owner.failures if owner else 0) + (run.path / FAILURE).exists()
         number = owner.number + 1 if owner else 1
-        token = uuid.uuid4().hex
+        token = random_name()
         write_owner(run, Owner(this_process(), token, number, failures, job=job), ended=False)
         (run.path / FAILURE).unlink(missing_ok=True)
     return Attempt(run, token, number, failures)

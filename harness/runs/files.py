@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,22 +20,33 @@ PLAN = "plan.jsonl"
 TRUNKS, TRUNK_STATES = ".trunks", f"step-{'[0-9]' * 9}.pt"
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Replace `path` atomically."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", durable=durable)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write beside, flush to disk, rename. A full disk leaves the old file as it was."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+def random_name() -> str:
+    """128 random bits."""
+    return os.urandom(16).hex()
+
+
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write beside, flush to disk, rename. A full disk leaves the old file as it was.
+
+    What is not `durable` is not flushed, which takes tens of milliseconds: other processes see it at once,
+    but a machine that loses its power may come back with the old file or an empty one.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{random_name()[:8]}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with beside.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         beside.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ class Process:
 
     @property
     def is_here(self) -> bool:
-        return self.host == socket.gethostname()
+        return self.host == this_host()
 
     def is_alive(self, last_sign: float) -> bool:
         """On this host by its pid; on another by when it last wrote: `last_sign`, seconds since the epoch."""
@@ -37,8 +36,13 @@ class Process:
         return found is not None and found == self.process_start
 
 
+def this_host() -> str:
+    """As socket.gethostname says, whose import every task of an array would pay for."""
+    return os.uname().nodename
+
+
 def this_process() -> Process:
-    return Process(socket.gethostname(), os.getpid(), process_start(os.getpid()))
+    return Process(this_host(), os.getpid(), process_start(os.getpid()))
 
 
 def parse_process(value: Any) -> Process | None:

@@ -7,11 +7,11 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 from harness.budget import Horizon
 from harness.shape import ModelShape
+from harness.sweep.plan import TimeBasis
 
 SECONDS_PER_HOUR = 3600
 
@@ -32,14 +32,6 @@ class CostConfig:
             raise ValueError(f"cost.mfu must lie in (0, 1], not {self.mfu}")
         if self.price_per_device_hour is not None and self.price_per_device_hour < 0:
             raise ValueError("cost.price_per_device_hour must not be negative")
-
-
-class TimeBasis(Enum):
-    """How the time of a cell is known."""
-
-    measured = "measured"
-    stated = "stated"
-    unknown = "unknown"
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from harness.errors import CannotAnswer, WrongInput
 from harness.runs import PLAN, RunDirectory, one_at_a_time, write_frozen, write_text
-from harness.sweep.estimate import TimeBasis
 
 LOCK = ".plan"
 FROZEN, SEAL = ', "frozen": ', ', "hash": "'
@@ -50,6 +50,14 @@ def grids(sweep: SweepConfig) -> list[list[list[str]]]:
     if not all(axis for grid in found for axis in grid):
         raise WrongInput("sweep.tied has an empty group; list the overrides that move together")
     return found
+
+
+class TimeBasis(Enum):
+    """How the time of a cell is known."""
+
+    measured = "measured"
+    stated = "stated"
+    unknown = "unknown"
 
 
 @dataclass(frozen=True)

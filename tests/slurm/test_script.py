@@ -14,7 +14,7 @@ from harness.sweep.plan import PlannedCell
 from harness.sweep.slurm.launch import Launcher
 from harness.sweep.slurm.manifest import Manifest, pack, write_manifest
 from harness.sweep.slurm.scheduler import Task
-from harness.sweep.slurm.script import Array, indices, render, template, template_path
+from harness.sweep.slurm.script import Array, indices, render, template
 from harness.sweep.slurm.settings import SlurmConfig, seconds
 from harness.sweep.slurm.submit import newest
 from harness.sweep.slurm.task import Exit, work
@@ -159,15 +159,6 @@ def test_packing_keeps_trunks_together_and_in_order():
     assert pack(units(cells), 3) == [("a", "t1", "t2"), ("b",)]
     assert pack(units(cells), 4) == [("a", "t1", "t2", "b")]
     assert pack([], 4) == []
-
-
-def test_every_script_requeues_alike():
-    def rule(name: str) -> str:
-        text = (Path(template_path()).parent / name).read_text()
-        start, end = text.index("requeue() {"), text.index("\n}\n")
-        return text[start:end].replace("@restarts@", "100")
-
-    assert rule("array.sbatch") == rule("frontier.sbatch")
 
 
 def test_indices():

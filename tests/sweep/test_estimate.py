@@ -3,7 +3,8 @@ import json
 import pytest
 
 from harness.shape import ModelConfig, ModelShape, build_shape
-from harness.sweep.estimate import CostConfig, TimeBasis, estimate, median_speeds, speed_key
+from harness.sweep.estimate import CostConfig, estimate, median_speeds, speed_key
+from harness.sweep.plan import TimeBasis
 from harness.training.memory import training_memory
 
 MODEL = ModelConfig(name="t", width=64, depth=2, n_heads=4, head_dim=16, mlp_hidden=176)

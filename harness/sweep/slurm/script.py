@@ -11,7 +11,7 @@ from pathlib import Path
 import harness
 from harness.sweep.slurm.settings import SlurmConfig
 
-TEMPLATE = "array.sbatch"
+TEMPLATE, REQUEUE = "array.sbatch", "requeue.sh"
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,15 @@ class Array:
 
 
 def template() -> str:
-    return template_path().read_text(encoding="utf-8")
+    """The script of an array with its rule for requeueing, its other gaps open."""
+    text, rule = (path_of(name).read_text(encoding="utf-8") for name in (TEMPLATE, REQUEUE))
+    return text.replace("@requeue@", rule.rstrip())
 
 
-def template_path() -> Path:
-    """The shipped one of a wheel, else the checkout's."""
-    shipped = Path(harness.__file__).parent / "slurm" / TEMPLATE
-    return shipped if shipped.exists() else Path(harness.__file__).parent.parent / "slurm" / TEMPLATE
+def path_of(name: str) -> Path:
+    """A file of slurm/: the shipped one of a wheel, else the checkout's."""
+    shipped = Path(harness.__file__).parent / "slurm" / name
+    return shipped if shipped.exists() else Path(harness.__file__).parent.parent / "slurm" / name
 
 
 def render(text: str, config: SlurmConfig, array: Array) -> str:
@@ -40,7 +42,6 @@ def render(text: str, config: SlurmConfig, array: Array) -> str:
     gaps = {
         "@directives@": "\n".join(f"#SBATCH {line}" for line in directives(config, array)),
         "@restarts@": str(config.restarts),
-        "@cpus@": str(config.cpus_per_task),
         "@command@": shlex.join(array.command),
     }
     return re.sub("|".join(gaps), lambda gap: gaps[gap[0]], text)  # at once: no filling is filled again
@@ -57,7 +58,7 @@ def directives(config: SlurmConfig, array: Array) -> Sequence[str]:
         "array": indices(0, array.tasks, config.tasks_at_once),
         "output": array.log,
         "open-mode": "append",
-        "signal": f"USR1@{config.warning_seconds}",
+        "signal": f"B:USR1@{config.warning_seconds}",
         "time": config.time,
         "nodes": "1",
         "ntasks": "1",
