@@ -7,6 +7,7 @@
     harness sweep experiment=demo retry_killed=true      also those that `harness watch` killed
     harness sweep experiment=demo dry_run=true           the plan, nothing else
     harness sweep experiment=demo launcher.slots=1 launcher.threads_per_slot=2 hardware.threads=2
+    harness sweep experiment=demo launcher.slots=auto          as many cells at once as give most tokens/s
     harness sweep group=mine hardware=gpu launcher.gpus=4      one cell a GPU
     harness sweep group=mine detach=true                 returns at once; status and stop find it
 
@@ -18,6 +19,8 @@ One process a slot, largest first. Ctrl-C saves and stops, and so does `harness 
 a crashed cell never stops the others. Cells that Slurm jobs hold are left to them. Exit code 1 when cells
 are left unfinished. Cells that differ in their horizon alone run one after another, and train what they have
 in common once, where schedule.warmup_tokens makes them warm up in equally many steps.
+launcher.slots=auto measures how many at once before a long sweep, and keeps that in <runs_dir>/.slots; the
+cores of a slot stay what they are, and with them every bit of the results.
 
 With launcher=slurm job arrays are submitted of what is neither done nor queued nor running, and the command
 returns. Tasks that are preempted, out of time or lost with their node requeue themselves and go on.
@@ -25,8 +28,9 @@ returns. Tasks that are preempted, out of time or lost with their node requeue t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from harness.commands.cells import merged_plan, plan_lines, show_plan, sweep_cells
@@ -34,15 +38,18 @@ from harness.commands.root import Experiment
 from harness.commands.status import jobs_if_known, show_states
 from harness.config import task_overrides, verb
 from harness.errors import CannotAnswer, WrongInput
-from harness.report.launches import print_launch, print_scripts
+from harness.report.launches import print_launch, print_scripts, slots_line
 from harness.report.sweep_progress import SweepProgress
 from harness.report.terminal import print_lines
 from harness.runs import PLAN, RunDirectory, revive
 from harness.sweep.detach import QUEUE_LOG, detach
 from harness.sweep.launcher import LauncherKind
-from harness.sweep.local import Queue, build_slots, own_cores
+from harness.sweep.ledger import survey
+from harness.sweep.local import AUTO, Queue, Slot, build_slots, own_cores
 from harness.sweep.plan import PlanLine, PlannedCell, read_lines
 from harness.sweep.slurm.launch import Launcher
+from harness.sweep.throughput import choose_slots
+from harness.training.provenance import code_version, processor, version
 from harness.training.settings import Device, TrainConfig
 
 
@@ -71,6 +78,8 @@ def main(settings: Settings) -> None:
     if settings.detach:
         leave_behind(settings, task_overrides())
         return
+    if settings.launcher.slots == AUTO:
+        slots = measured_slots(settings, lines)
     queue = Queue(settings.folder, lines, slots, settings.retry_failed, jobs=jobs_if_known(settings.folder))
     with SweepProgress(settings.group) as progress:
         queue.run(progress.update)
@@ -95,6 +104,17 @@ def refuse_contradictions(settings: Settings) -> None:
             raise WrongInput("hardware=gpu needs launcher.gpus=1 (or launcher.gres=...): one for each task")
     elif gpu and not wanted.gpus and not settings.dry_run:
         raise WrongInput("hardware=gpu needs launcher.gpus=N: how many GPUs to spread the cells over")
+
+
+def measured_slots(settings: Settings, lines: Sequence[PlanLine]) -> list[Slot]:
+    cores, launcher = own_cores(), settings.launcher
+    states = survey(settings.folder, [line.cell for line in lines])
+    left = [line for line, state in zip(lines, states, strict=True) if not state.finished]
+    width = min(launcher.threads_per_slot, len(cores))
+    about = {"processor": processor(), "torch": version("torch"), "code_version": code_version()}
+    chosen = choose_slots(Path(settings.runs_dir), left, width, cores, about)
+    print(slots_line(chosen), file=sys.stderr)
+    return build_slots(replace(launcher, slots=chosen.slots), cores)
 
 
 def revive_killed(root: Path, lines: Sequence[PlanLine]) -> None:

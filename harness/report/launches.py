@@ -1,14 +1,29 @@
-"""What a person reads after a launch on Slurm."""
+"""What a person reads when a sweep is launched: how many cells at once, or what Slurm was given."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.report.terminal import print_lines
+from harness.report.terminal import print_lines, si
 from harness.sweep.ledger import counts
 from harness.sweep.slurm.launch import Launched
 from harness.sweep.slurm.manifest import FOLDER, Manifest
+from harness.sweep.throughput import SlotChoice, Unmeasured
+
+
+def slots_line(chosen: SlotChoice | Unmeasured) -> str:
+    """How many cells at once, and what was measured of it."""
+    if isinstance(chosen, Unmeasured):
+        return f"{chosen.slots} cells at once, not measured: {chosen.reason}"
+    speeds = ", ".join(
+        f"{si(one.tokens_per_second)} with {one.arrangement.slots}" for one in reversed(chosen.measured)
+    )
+    return (
+        f"{chosen.slots} cells at once, {chosen.ratio:.2f} times the tokens/s of one: {speeds} "
+        f"({chosen.model}, measured {chosen.measured_at} in {chosen.seconds:.0f} s, "
+        f"load before it {chosen.load:.1f})"
+    )
 
 
 def print_scripts(scripts: Sequence[str]) -> None:

@@ -25,24 +25,31 @@ from harness.sweep.plan import PlanLine, PlannedCell, create_run
 from harness.sweep.queues import registered, release, reserve
 from harness.sweep.slurm.jobs import NO_JOBS, Jobs
 from harness.sweep.units import units
+from harness.training.packing import slot_cores
 
 LOG = "log.txt"
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0
 PR_SET_PDEATHSIG = 1
+AUTO = "auto"
 
 
 @dataclass(kw_only=True)
 class LauncherConfig:
-    """`slots` cells at once, each pinned to `threads_per_slot` cores of its own."""
+    """`slots` cells at once, each pinned to `threads_per_slot` cores of its own; `auto` measures how many
+    (`harness.sweep.throughput`)."""
 
-    slots: int | None = None
+    slots: int | str | None = None
     threads_per_slot: int = 1
     gpus: int = 0
 
     def __post_init__(self) -> None:
-        if self.slots is not None and self.slots < 1:
-            raise ValueError(f"launcher.slots must be at least 1, not {self.slots}")
+        if self.slots not in (None, AUTO) and not (type(self.slots) is int and self.slots >= 1):
+            raise ValueError(f"launcher.slots must be auto or at least 1, not {self.slots}")
+        if self.slots == AUTO and self.gpus:
+            raise ValueError(
+                "launcher.slots=auto compares cores; with launcher.gpus say how many cells at once"
+            )
         if self.threads_per_slot < 1 or self.gpus < 0:
             raise ValueError("launcher.threads_per_slot must be at least 1 and launcher.gpus not negative")
 
@@ -57,10 +64,11 @@ class Slot:
 
 
 def build_slots(config: LauncherConfig, cores: Sequence[int]) -> list[Slot]:
-    """One slot per GPU where there are some, else one per group of cores."""
+    """One slot per GPU where there are some, else one per group of cores; at most so many under `auto`."""
     width = min(config.threads_per_slot, len(cores))
-    wanted = config.slots or config.gpus or max(1, len(cores) // width)
-    groups = [tuple(cores[(i * width + j) % len(cores)] for j in range(width)) for i in range(wanted)]
+    said = config.slots if isinstance(config.slots, int) else 0
+    wanted = said or config.gpus or max(1, len(cores) // width)
+    groups = [slot_cores(number, width, cores) for number in range(wanted)]
     gpus = visible_gpus(config.gpus)
     return [Slot(i, group, gpus[i % len(gpus)] if gpus else None) for i, group in enumerate(groups)]
 

@@ -16,14 +16,11 @@ from harness.data.loader import loader_tokens_per_second
 from harness.data.shards import TokenStore
 from harness.errors import CannotAnswer
 from harness.training.cell import Cell, write_cell
-from harness.training.contest import PACKAGES, Contender, Entry, Kind, Turn, start
+from harness.training.contest import PACKAGES, Contender, Entry, Kind, Turn, start, warm
 from harness.training.distributed import choose_device
 from harness.training.module import wants_compile
+from harness.training.packing import Arrangement, crew, throughputs
 from harness.training.peaks import peak_flops
-
-WARM_TURNS = 3
-"""The first turn of a loop that fetches ahead is empty, the second compiles."""
-WARM_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,7 @@ def train_speed(cell: Cell, steps: int, repeats: int, python: str) -> TrainSpeed
             contender = start(entry, run)
             stack.callback(contender.close)
             try:
-                warm(contender)
+                warm([contender])
                 contenders.append(contender)
             except CannotAnswer as reason:
                 if entry.kind not in PACKAGES:
@@ -106,11 +103,6 @@ def entries(compiles: bool, python: str) -> list[Entry]:
 def frozen(cell: Cell) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         yield write_cell(Path(folder), cell).path
-
-
-def warm(contender: Contender) -> None:
-    for _ in range(WARM_TURNS):
-        contender.turn(WARM_STEPS)
 
 
 def take_turns(contenders: Sequence[Contender], steps: int, number: int) -> list[Turn]:
@@ -159,45 +151,27 @@ class Packing:
 
 def packing(cell: Cell, steps: int, repeats: int, cores: Sequence[int]) -> Packing:
     """Interleaved, the processes pinned to their cores as the local queue pins them."""
-    compiles = wants_compile(cell.config.hardware.compile)
-    with ExitStack() as stack:
-        single = stack.enter_context(frozen(with_threads(cell, 1)))
-        whole = stack.enter_context(frozen(with_threads(cell, len(cores))))
-        pinned = [start(Entry(Kind.ours, compiles, threads=1, cores=(core,)), single) for core in cores]
-        wide = start(Entry(Kind.ours, compiles, threads=len(cores), cores=tuple(cores)), whole)
-        for contender in (*pinned, wide):
-            stack.callback(contender.close)
-            warm(contender)
-        rounds = [
-            (pinned[0].turn(steps).seconds, wide.turn(steps).seconds, together(pinned, steps))
-            for _ in range(repeats)
-        ]
-    tokens = steps * cell.horizon.batch_tokens
-    gains = [len(cores) * min(one, all_) / both for one, all_, both in rounds]
-    one, all_, both = (statistics.median(column) for column in zip(*rounds, strict=True))
+    ways = [Arrangement(1, 1), Arrangement(1, len(cores)), Arrangement(len(cores), 1)]
+    with frozen(with_threads_of_slot(cell)) as run, crew(run, cores) as team:
+        one, wide, packed = throughputs(team, ways, cell.horizon.batch_tokens, steps, repeats)
+    gains = [both / max(a, b) for a, b, both in zip(one.rates, wide.rates, packed.rates, strict=True)]
     low, _, high = statistics.quantiles(gains, n=4) if len(gains) > 1 else 3 * gains
     return Packing(
         model=cell.config.model.name,
         params_non_embedding=cell.shape.params.non_embedding,
         cores=len(cores),
-        one_thread=tokens / one,
-        all_threads=tokens / all_,
-        side_by_side=len(cores) * tokens / both,
+        one_thread=one.tokens_per_second,
+        all_threads=wide.tokens_per_second,
+        side_by_side=packed.tokens_per_second,
         ratio=statistics.median(gains),
         low=low,
         high=high,
     )
 
 
-def with_threads(cell: Cell, threads: int) -> Cell:
-    return replace(cell, config=replace(cell.config, hardware=replace(cell.config.hardware, threads=threads)))
-
-
-def together(contenders: Sequence[Contender], steps: int) -> float:
-    """Seconds until all have taken their steps, begun at once."""
-    for contender in contenders:
-        contender.begin(steps)
-    return max(contender.end().seconds for contender in contenders)
+def with_threads_of_slot(cell: Cell) -> Cell:
+    """As many as its process has cores."""
+    return replace(cell, config=replace(cell.config, hardware=replace(cell.config.hardware, threads=None)))
 
 
 @dataclass(frozen=True)

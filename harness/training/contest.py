@@ -32,6 +32,11 @@ PACKAGES = {
 """How those who want to see other packages' loops get them."""
 
 
+WARM_TURNS = 3
+"""The first turn of a loop that fetches ahead is empty, the second compiles."""
+WARM_STEPS = 3
+
+
 @dataclass(frozen=True)
 class Entry:
     """`python` runs the loop; `cores` pins its process."""
@@ -111,3 +116,15 @@ def start(entry: Entry, run: Path) -> Contender:
 def pin(cores: Sequence[int]) -> None:
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
+
+
+def together(contenders: Sequence[Contender], steps: int) -> float:
+    """Seconds until all have taken their steps, begun at once."""
+    for contender in contenders:
+        contender.begin(steps)
+    return max(contender.end().seconds for contender in contenders)
+
+
+def warm(contenders: Sequence[Contender]) -> None:
+    for _ in range(WARM_TURNS if contenders else 0):
+        together(contenders, WARM_STEPS)
