@@ -11,14 +11,13 @@ from harness.training.settings import Compile, Device, Strategy
 
 
 def place_of(cell: Cell, processes: int = 1) -> Place:
-    """As planned: compiled unless it must not be, or under ddp; on a CPU unless a GPU is asked for."""
+    """As planned: compiled unless it must not be, on a CPU unless a GPU is asked for."""
     hardware = cell.config.hardware
-    sharded = hardware.strategy is Strategy.fsdp
     return Place(
         on_gpu=hardware.device is Device.cuda,
-        compiled=hardware.compile is not Compile.never and (sharded or processes == 1),
+        compiled=hardware.compile is not Compile.never,
         checkpointing=hardware.activation_checkpointing,
-        sharded=sharded,
+        sharded=hardware.strategy is Strategy.fsdp,
         processes=processes,
         data_bytes=0 if hardware.device is Device.cuda else token_bytes(cell.tokens_path),
     )

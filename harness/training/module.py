@@ -6,7 +6,6 @@ import contextlib
 import math
 import os
 import shutil
-import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,21 +188,9 @@ class TrainingModule(lightning.LightningModule):
         return float(summed(total)) / len(windows)
 
 
-def is_compiled(hardware: HardwareConfig, world: World = ALONE, begun: bool | None = None) -> bool:
-    """Whether a run is compiled; `begun` says whether one that goes on was. Code compiled under ddp has not
-    been seen to the end of a run: `auto` does without.
-
-    Raises WrongInput for `always` under ddp, and where the compiler is missing that `always`, or a run that
-    began compiled, needs."""
-    if resolve_strategy(hardware.strategy, world) == Strategy.ddp.value:
-        if hardware.compile is Compile.always:
-            raise WrongInput(
-                "hardware.compile=always does not go with ddp; use hardware.strategy=fsdp or "
-                "hardware.compile=auto"
-            )
-        if world.leads and hardware.compile is Compile.auto:
-            print("hardware.compile=auto: not compiled under ddp; fsdp compiles", file=sys.stderr)
-        return False
+def is_compiled(hardware: HardwareConfig, begun: bool | None = None) -> bool:
+    """Whether a run is compiled; `begun` says whether one that goes on was. Raises WrongInput where the
+    compiler is missing that `always`, or a run that began compiled, needs."""
     if begun is None:
         return wants_compile(hardware.compile)
     if begun and not can_compile():

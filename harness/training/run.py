@@ -285,7 +285,7 @@ def build_module(
         share = cell.horizon.batch_sequences // world.size
         micro_batch = max(n for n in divisors(share) if n <= min(micro_batch, halving.micro_batch))
     lr_at = build_schedule(config.schedule, cell.peak_lr, cell.horizon.steps, cell.horizon.batch_tokens)
-    compiled = is_compiled(config.hardware, world, state.compiled if state else None)
+    compiled = is_compiled(config.hardware, state.compiled if state else None)
     module = TrainingModule(
         model, data.batches, config.optim, config.hardware, lr_at, micro_batch, compiled, world
     )

@@ -35,14 +35,17 @@ class Plan:
     mishap: Mishap
 
 
-def train_together(run: RunDirectory, size: int = 2, plan: Plan | None = None) -> list[tuple[int, str]]:
-    """Exit code and last words of each process."""
+def train_together(
+    run: RunDirectory, size: int = 2, plan: Plan | None = None, *, compiled: bool = False
+) -> list[tuple[int, str]]:
+    """Exit code and last words of each process. Where they are `compiled` (`split_and_trace`), these say into
+    how many pieces."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     pipes = [CONTEXT.Pipe(duplex=False) for _ in range(size)]
     processes = [
-        CONTEXT.Process(target=member, args=(run.path, rank, size, port, pipes[rank][1], plan))
+        CONTEXT.Process(target=member, args=(run.path, rank, size, port, pipes[rank][1], plan, compiled))
         for rank in range(size)
     ]
     for process in processes:
@@ -51,7 +54,7 @@ def train_together(run: RunDirectory, size: int = 2, plan: Plan | None = None) -
         for process in processes:
             if plan and plan.mishap is Mishap.hangs and process is processes[plan.rank]:
                 continue
-            process.join(100)
+            process.join(300)  # on a busy machine compiling alone takes minutes
             assert process.exitcode is not None, "a process waits for ever"
     finally:
         for process in processes:
@@ -61,15 +64,18 @@ def train_together(run: RunDirectory, size: int = 2, plan: Plan | None = None) -
     return [(process.exitcode, said) for process, said in zip(processes, words, strict=True)]
 
 
-def member(path: Path, rank: int, size: int, port: int, out, plan: Plan | None) -> None:
+def member(path: Path, rank: int, size: int, port: int, out, plan: Plan | None, compiled: bool) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     from harness.training.run import train
 
     if plan and plan.rank == rank:
         arrange(plan)
+    pieces = split_and_trace() if compiled else []
     try:
         train(RunDirectory(path))
+        if compiled:
+            out.send(f"{max(pieces)} pieces")
     except HarnessError as error:
         out.send(str(error))
         sys.exit(error.exit_code)
@@ -99,3 +105,26 @@ def arrange(plan: Plan) -> None:
         original(self, span, index)
 
     TrainingModule.training_step = step
+
+
+def split_and_trace() -> list[int]:
+    """A compiled step without what g++ makes of it: traced, differentiated, and cut where a first bucket of
+    8 KiB of gradients would be sent. Into how many pieces, once it has been."""
+    import torch
+    from torch._dynamo.backends.distributed import DDPOptimizer
+
+    from harness.training import module
+
+    pieces: list[int] = []
+    split = DDPOptimizer.compile_fn
+
+    def counted(self: DDPOptimizer, *arguments):
+        found = split(self, *arguments)
+        pieces.append(len(self.buckets))
+        return found
+
+    DDPOptimizer.compile_fn = counted
+    torch.distributed._DEFAULT_FIRST_BUCKET_BYTES = 8 << 10
+    module.can_compile = lambda: True
+    module.compile_with = lambda _, function: torch.compile(function, dynamic=False, backend="aot_eager")
+    return pieces

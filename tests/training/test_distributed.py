@@ -10,9 +10,8 @@ from harness.errors import WrongInput
 from harness.runs import RunDirectory, Status
 from harness.training.cell import read_cell
 from harness.training.distributed import ALONE, World, read_world
-from harness.training.module import is_compiled
 from harness.training.run import train
-from harness.training.settings import Compile, HardwareConfig, Strategy
+from harness.training.settings import Strategy
 from tests.training.launched import Mishap, Plan, train_together
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
@@ -54,6 +53,15 @@ def test_two_processes_train_what_one_trains(planned_run, alone, strategy):
     assert (record.strategy, record.world_size, record.earlier_world_sizes) == (strategy, 2, "")
     assert record.loss == pytest.approx(alone.record().loss, rel=1e-5)
     assert record.steps == 100
+
+
+def test_compiled_in_pieces_they_train_what_one_trains_uncompiled(planned_run):
+    short = "horizon.tokens=2_048"
+    alone, run = planned_run(short), planned_run(short, "hardware.compile=always", ACCUMULATE)
+    train(alone)
+    assert train_together(run, compiled=True) == 2 * [(0, "2 pieces")]
+    assert_close(run, alone)
+    assert (run.record().strategy, run.record().compiled) == ("ddp", True)
 
 
 def test_stopped_they_go_on_to_the_bit_and_with_another_number_nearly_so(planned_run, tmp_path):
@@ -99,13 +107,6 @@ def test_a_batch_that_cannot_be_shared_is_refused(planned_run):
         assert code == 2
         assert words.startswith("2 processes cannot share a batch of 15 sequences")
         assert "\n" not in words
-
-
-def test_ddp_is_never_compiled(capsys):
-    assert not is_compiled(HardwareConfig(strategy=Strategy.ddp), World(0, 2), begun=True)
-    assert "not compiled under ddp" in capsys.readouterr().err
-    with pytest.raises(WrongInput, match="does not go with ddp"):
-        is_compiled(HardwareConfig(compile=Compile.always), World(1, 2))
 
 
 def test_who_one_is_the_launcher_says():
