@@ -140,7 +140,7 @@ def run_speeds(root: Path, known: dict[str, Cell]) -> Iterator[tuple[str, float]
 def merged_plan(settings: Experiment, lines: Sequence[PlanLine], *, extend: bool, write: bool) -> Merged:
     """The plan as its folder holds it, or would. Nothing edited afterwards reaches its cells."""
     merge = write_plan if write else merge_plan
-    merged = merge(settings.folder, lines, waited_for(settings.folder), extend=extend)
+    merged = merge(settings.folder, lines, lambda: waited_for(settings.folder), extend=extend)
     if merged.replaced and write:
         print(
             f"replaced the earlier plan of {settings.folder}; of its cells {merged.replaced} are dropped, "

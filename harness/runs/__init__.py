@@ -25,6 +25,7 @@ from harness.runs.directory import (
     RunDirectory,
     Status,
     finished_records,
+    planned_ids,
     run_directories,
     write_frozen,
 )
@@ -92,6 +93,7 @@ __all__ = [
     "never",
     "one_at_a_time",
     "parse_process",
+    "planned_ids",
     "read_json",
     "read_owner",
     "revive",

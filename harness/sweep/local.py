@@ -8,6 +8,7 @@ child dies with its parent, and a sweep typed again goes on from the checkpoints
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -21,7 +22,7 @@ from pathlib import Path
 from harness.errors import WrongInput
 from harness.runs import RunDirectory, Status
 from harness.sweep.ledger import WAITING, CellState, held, look, survey
-from harness.sweep.plan import PlanLine, PlannedCell, create_run
+from harness.sweep.plan import PlanLine, PlannedCell, create_run, still_planned
 from harness.sweep.queues import registered, release, reserve
 from harness.sweep.slurm.jobs import NO_JOBS, Jobs
 from harness.sweep.units import units
@@ -131,7 +132,10 @@ class Queue:
         """Until every cell has had its turn. Ctrl-C or SIGTERM asks the children to save and stop."""
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            with registered(self.root, [cell.run_id for cell in self.waiting]) as beat:
+            with contextlib.ExitStack() as registration:
+                waiting = [cell.run_id for cell in self.waiting]
+                with still_planned(self.root, waiting):
+                    beat = registration.enter_context(registered(self.root, waiting))
                 while self.waiting or self.children or self.elsewhere():
                     beat()
                     self.reap()

@@ -6,17 +6,18 @@ keeps the line it was first planned with: neither an edited config nor other cod
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from harness.errors import CannotAnswer, WrongInput
-from harness.runs import PLAN, RunDirectory, one_at_a_time, write_frozen, write_text
+from harness.runs import PLAN, RunDirectory, one_at_a_time, planned_ids, write_frozen, write_text
 
 LOCK = ".plan"
 FROZEN, SEAL = ', "frozen": ', ', "hash": "'
@@ -144,7 +145,11 @@ class Merged:
     replaced: int
 
 
-def merge_plan(root: Path, lines: Sequence[PlanLine], queued: Collection[str], *, extend: bool) -> Merged:
+Queued = Callable[[], Collection[str]]
+"""The cells that somebody waits for, asked when nobody else can plan."""
+
+
+def merge_plan(root: Path, lines: Sequence[PlanLine], queued: Queued, *, extend: bool) -> Merged:
     """The folder's plan with these cells; each cell that was there keeps its line.
 
     Raises WrongInput for twice the same cell, CannotAnswer when the folder holds another plan, some cell of
@@ -154,7 +159,8 @@ def merge_plan(root: Path, lines: Sequence[PlanLine], queued: Collection[str], *
     ids = different_ids(lines)
     before = {line.cell.run_id: line for line in read_lines(root)} if (root / PLAN).exists() else {}
     others = [line for run_id, line in before.items() if run_id not in ids]
-    in_use = [run_id for run_id in run_ids(others) if run_id in queued or (root / run_id).exists()]
+    waited_for = queued()
+    in_use = [run_id for run_id in run_ids(others) if run_id in waited_for or (root / run_id).exists()]
     if in_use and not extend:
         raise CannotAnswer(
             f"{root} holds another plan ({len(others)} of its {len(before)} cells are not in this one, "
@@ -185,7 +191,7 @@ def settled(before: PlanLine | None, now: PlanLine) -> PlanLine:
     return plan_line(before.cell, {**old, "tokens_path": new["tokens_path"]})
 
 
-def write_plan(root: Path, lines: Sequence[PlanLine], queued: Collection[str], *, extend: bool) -> Merged:
+def write_plan(root: Path, lines: Sequence[PlanLine], queued: Queued, *, extend: bool) -> Merged:
     """Write runs/<sweep>/plan.jsonl; the same plan again changes nothing. Raises as `merge_plan` does."""
     different_ids(lines)  # before the folder is made
     with one_at_a_time(root, LOCK):
@@ -194,6 +200,22 @@ def write_plan(root: Path, lines: Sequence[PlanLine], queued: Collection[str], *
         if not (root / PLAN).exists() or (root / PLAN).read_text(encoding="utf-8") != text:
             write_text(root / PLAN, text)
     return merged
+
+
+@contextlib.contextmanager
+def still_planned(root: Path, cells: Collection[str]) -> Iterator[None]:
+    """Hold the plan while a queue notes these cells: whoever plans next finds them there.
+
+    Raises CannotAnswer when somebody has put another plan in its place since they were read.
+    """
+    with one_at_a_time(root, LOCK):
+        planned = set(planned_ids(root / PLAN)) if (root / PLAN).exists() else set()
+        if missing := [run_id for run_id in cells if run_id not in planned]:
+            raise CannotAnswer(
+                f"{root / PLAN} is another plan by now, e.g. {missing[0]} is not in it; nothing was started: "
+                "choose another group=, or extend=true to keep both"
+            )
+        yield
 
 
 def run_ids(lines: Iterable[PlanLine]) -> list[str]:

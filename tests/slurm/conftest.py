@@ -162,7 +162,9 @@ def expected_loss(run_id: str, steps: int) -> float:
 def planned_sweep(root: Path, number: int, **settings: object) -> Sweep:
     names = [f"c{i:03d}" for i in range(number)]
     cells = [PlannedCell(name, "27k", 1, 2, 30, 30, 5.0, 0.1, 0, content_hash(name)) for name in names]
-    write_plan(root, [plan_line(cell, {"config": {}, "tokens_path": ""}) for cell in cells], (), extend=False)
+    write_plan(
+        root, [plan_line(cell, {"config": {}, "tokens_path": ""}) for cell in cells], set, extend=False
+    )
     command = (sys.executable, str(TRAINER))
     config = SlurmConfig(**{"time": "10", "warning_seconds": 60, **settings})
     sweep = Sweep(root, Launcher(root, config, command=command))

@@ -10,7 +10,7 @@ from harness.errors import CannotAnswer, WrongInput
 from harness.runs import RunDirectory, Superseded, claim
 from harness.signals import StopFlag
 from harness.sweep.launcher import AnyLauncherConfig, LauncherKind
-from harness.sweep.plan import PlannedCell
+from harness.sweep.plan import PlannedCell, plan_line, write_plan
 from harness.sweep.slurm.launch import Launcher
 from harness.sweep.slurm.manifest import Manifest, pack, write_manifest
 from harness.sweep.slurm.scheduler import Task
@@ -181,5 +181,9 @@ def test_a_plan_that_slurm_holds_is_waited_for(tmp_path, monkeypatch):
 
 def test_without_slurm_the_sweep_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
+    launcher = Launcher(tmp_path, SlurmConfig())
+    with pytest.raises(CannotAnswer, match="another plan by now"):
+        launcher.launch([cell("a")], retry_failed=False)
+    write_plan(tmp_path, [plan_line(cell("a"), {})], set, extend=False)
     with pytest.raises(CannotAnswer, match="login node"):
-        Launcher(tmp_path, SlurmConfig()).launch([cell("a")], retry_failed=False)
+        launcher.launch([cell("a")], retry_failed=False)

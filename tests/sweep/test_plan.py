@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -16,6 +17,7 @@ from harness.sweep.plan import (
     read_lines,
     read_plan,
     run_ids,
+    still_planned,
     write_plan,
 )
 
@@ -25,7 +27,7 @@ def line(name: str, code: str = "code", tokens_path: str = "here") -> PlanLine:
     return plan_line(cell, {"config": {"group": "g"}, "tokens_path": tokens_path})
 
 
-def write(root, names: str, *, extend: bool = False, queued=()) -> list[str]:
+def write(root, names: str, *, extend: bool = False, queued=set) -> list[str]:
     write_plan(root, [line(name) for name in names], queued, extend=extend)
     return run_ids(read_lines(root))
 
@@ -40,9 +42,9 @@ def test_a_plan_comes_back_and_is_stable(tmp_path):
 
 def test_a_planned_cell_keeps_its_line_whatever_changes_later(tmp_path):
     write(tmp_path, "a")
-    again = write_plan(tmp_path, [line("a", code="edited")], (), extend=False)
+    again = write_plan(tmp_path, [line("a", code="edited")], set, extend=False)
     assert [kept.cell.code_version for kept in again.lines] == ["code"]
-    moved = write_plan(tmp_path, [line("a", code="edited", tokens_path="there")], (), extend=False)
+    moved = write_plan(tmp_path, [line("a", code="edited", tokens_path="there")], set, extend=False)
     assert moved.lines[0].frozen == {"config": {"group": "g"}, "tokens_path": "there"}
     assert moved.lines[0].cell.code_version == "code"
     assert read_lines(tmp_path) == moved.lines
@@ -50,7 +52,7 @@ def test_a_planned_cell_keeps_its_line_whatever_changes_later(tmp_path):
 
 def test_a_plan_that_nobody_began_is_replaced(tmp_path):
     write(tmp_path, "ab")
-    assert write_plan(tmp_path, [line("c")], (), extend=False).replaced == 2
+    assert write_plan(tmp_path, [line("c")], set, extend=False).replaced == 2
     assert run_ids(read_lines(tmp_path)) == ["c"]
 
 
@@ -59,12 +61,38 @@ def test_another_plan_does_not_mix_in_by_accident(tmp_path, how):
     write(tmp_path, "ab")
     if how == "begun":
         (tmp_path / "b").mkdir()
-    queued = {"b"} if how == "queued" else set()
+    waited_for = {"b"} if how == "queued" else set()
+
+    def queued() -> set[str]:
+        return waited_for
+
     for act in (write_plan, merge_plan):
         with pytest.raises(CannotAnswer, match=r"another plan.*e\.g\. b"):
             act(tmp_path, [line("a"), line("c")], queued, extend=False)
     assert run_ids(read_lines(tmp_path)) == ["a", "b"]
     assert write(tmp_path, "ac", extend=True, queued=queued) == ["b", "a", "c"]
+
+
+def test_a_plan_whose_cells_are_being_handed_to_a_queue_is_not_replaced(tmp_path):
+    """Whoever plans something else meanwhile waits, and then sees the queue."""
+    write(tmp_path, "a")
+    queue: list[str] = []
+    with ThreadPoolExecutor() as pool:
+        with still_planned(tmp_path, ["a"]):
+            other = pool.submit(write, tmp_path, "b", queued=lambda: queue)
+            with pytest.raises(TimeoutError):
+                other.result(0.2)
+            queue.append("a")
+        with pytest.raises(CannotAnswer, match=r"another plan.*e\.g\. a"):
+            other.result(10)
+    assert run_ids(read_lines(tmp_path)) == ["a"]
+
+
+def test_cells_of_a_plan_that_was_replaced_are_not_handed_to_a_queue(tmp_path):
+    write(tmp_path, "ab")
+    write(tmp_path, "c")
+    with pytest.raises(CannotAnswer, match="another plan by now"), still_planned(tmp_path, ["a"]):
+        pytest.fail("handed over")
 
 
 def test_a_larger_plan_of_the_same_cells_is_fine(tmp_path):

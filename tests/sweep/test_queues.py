@@ -36,7 +36,7 @@ def planned_sweep(root: Path, names: str) -> Path:
     """A plan of cells that only the stand-in can train."""
     cells = [PlannedCell(name, "27k", 1, 2, 3, 4, 5.0, 0.1, 0, content_hash(name)) for name in names]
     frozen = {"config": {}, "tokens_path": ""}
-    write_plan(root, [plan_line(cell, frozen) for cell in cells], (), extend=False)
+    write_plan(root, [plan_line(cell, frozen) for cell in cells], set, extend=False)
     return root
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.errors import WrongInput
 from harness.runs import Status, content_hash, one_at_a_time, write_text
 from harness.sweep.ledger import WAITING, CellState, survey
-from harness.sweep.plan import PlannedCell
+from harness.sweep.plan import PlannedCell, still_planned
 from harness.sweep.slurm.jobs import match
 from harness.sweep.slurm.manifest import (
     FOLDER,
@@ -70,11 +70,12 @@ class Launcher:
         with one_at_a_time(self.root / FOLDER, LOCK):
             before = read_manifests(self.root)
             tasks = held_tasks([manifest.name for manifest in before])
-            before = forget_unsubmitted(self.root, noted(self.root, before, tasks))
-            states = survey(self.root, cells, match(before, tasks))
-            planned = self.arrays(todo(states, retry_failed), longest_array())
-            for one in planned:
-                self.write(one)
+            with still_planned(self.root, [cell.run_id for cell in cells]):
+                before = forget_unsubmitted(self.root, noted(self.root, before, tasks))
+                states = survey(self.root, cells, match(before, tasks))
+                planned = self.arrays(todo(states, retry_failed), longest_array())
+                for one in planned:
+                    self.write(one)
             refusal = submit_waiting(self.root, newest(tasks))
             numbers = {one.manifest.number for one in planned}
             arrays = [manifest for manifest in read_manifests(self.root) if manifest.number in numbers]
