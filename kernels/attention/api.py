@@ -16,6 +16,7 @@ from typing import Literal, overload
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from kernels.attention.problem import (
     MAX_STRIDE,
@@ -34,6 +35,7 @@ if HAS_TRITON:
 
 HEAD_DIMS = (16, 32, 48, 64, 96, 128, 192, 256)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+INTEGERS = (torch.int32, torch.int64)
 MAX_TOKENS = 2**24
 
 
@@ -108,8 +110,14 @@ def attention(
     A query that sees no key gives zeros, lse = -inf and no gradient. The gradients agree to the bit from
     run to run whether or not `deterministic` is asked for: False only leaves room for a faster backward.
 
-    Raises TypeError or ValueError before any launch for everything else.
+    Under autocast q, k and v are cast to its type first, as for `scaled_dot_product_attention`. The kernels
+    have one derivative, that of backward() and torch.autograd.grad: second derivatives, forward mode and the
+    gradients of torch.func are refused. Under torch.func.vmap they run once a slice.
+
+    Raises TypeError or ValueError before any launch for everything else. Lengths on a GPU are not waited for:
+    wrong ones raise there as a device-side assertion.
     """
+    q, k, v = (_autocast(tensor) for tensor in (q, k, v))
     _check_tensors(q, k, v)
     options = _options(q, causal, window, scale, softcap)
     _check_sink(q, sink)
@@ -117,6 +125,8 @@ def attention(
     if implementation_for(q) is Implementation.reference:
         out, lse = reference_attention(q, k, v, options, documents, sink)
     else:
+        if not torch.compiler.is_compiling():
+            _refuse_other_derivatives(q, k, v, *([] if sink is None else [sink]))
         starts, ends = (None, None) if documents is None else (documents.starts, documents.ends)
         sink = None if sink is None else sink.float().contiguous()
         out, lse = attention_op(
@@ -129,6 +139,14 @@ def implementation_for(q: Tensor) -> Implementation:
     """Who answers a call with this tensor: the kernels on a GPU or interpreted, else the reference."""
     runs_triton = HAS_TRITON and (q.device.type == "cuda" or interpreted())
     return Implementation.triton if runs_triton else Implementation.reference
+
+
+def _autocast(tensor: Tensor) -> Tensor:
+    kind = tensor.device.type
+    available = torch.amp.is_autocast_available(kind)  # not on the meta device, which has no such state
+    if tensor.dtype not in DTYPES or not (available and torch.is_autocast_enabled(kind)):
+        return tensor
+    return tensor.to(torch.get_autocast_dtype(kind))
 
 
 def _check_tensors(q: Tensor, k: Tensor, v: Tensor) -> None:
@@ -168,6 +186,19 @@ def _said(tensor: Tensor) -> str:
     return f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
 
 
+def _refuse_other_derivatives(*tensors: Tensor) -> None:
+    """Else a tangent would be lost without a word: PyTorch takes that of an operator for zero."""
+    for tensor in tensors:
+        if (
+            torch._C._functorch.is_gradtrackingtensor(tensor)
+            or forward_ad.unpack_dual(tensor).tangent is not None
+        ):
+            raise TypeError(
+                "the attention kernels have no forward-mode and no torch.func derivative; use backward() or "
+                "torch.autograd.grad"
+            )
+
+
 def _options(
     q: Tensor, causal: bool, window: int | None, scale: float | None, softcap: float | None
 ) -> Options:
@@ -176,6 +207,8 @@ def _options(
         raise ValueError(f"scale={scale} must be positive and finite")
     if softcap is not None and not (softcap > 0 and math.isfinite(softcap)):
         raise ValueError(f"softcap={softcap} must be positive and finite; None for no cap")
+    if window is not None and (not isinstance(window, int) or isinstance(window, bool)):
+        raise TypeError(f"window={window!r} must be an integer; None for no window")
     if window is not None and not 1 <= window <= MAX_TOKENS:
         raise ValueError(f"window={window} must be within 1 and {MAX_TOKENS}; None for no window")
     return Options(causal=causal, window=window, scale=scale, softcap=softcap)
@@ -213,8 +246,18 @@ def _ids_of_lengths(q: Tensor, cu_seqlens: Tensor) -> Tensor:
         raise ValueError(
             f"cu_seqlens packs one row of tokens, and the batch is {q.shape[0]}; use document_ids"
         )
-    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 2 or cu_seqlens.is_floating_point():
-        raise ValueError(f"cu_seqlens is {_said(cu_seqlens)}; want n + 1 integers 0, ..., tokens")
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 2 or cu_seqlens.dtype not in INTEGERS:
+        raise ValueError(f"cu_seqlens is {_said(cu_seqlens)}; want n + 1 int32 or int64: 0, ..., tokens")
     if cu_seqlens.device != q.device:
         raise ValueError(f"cu_seqlens is on {cu_seqlens.device}, q on {q.device}; want one device")
+    _check_lengths(cu_seqlens, q.shape[2])
     return ids_of_lengths(cu_seqlens, q.shape[2])
+
+
+def _check_lengths(cu_seqlens: Tensor, tokens: int) -> None:
+    said = f"cu_seqlens must begin with 0, never fall, and not pass the {tokens} tokens"
+    fine = (cu_seqlens[0] == 0) & (cu_seqlens[1:] >= cu_seqlens[:-1]).all() & (cu_seqlens[-1] <= tokens)
+    if torch.compiler.is_compiling() or cu_seqlens.device.type != "cpu":
+        torch._assert_async(fine, said)
+    elif not fine:
+        raise ValueError(f"{said}; it is {cu_seqlens.tolist()}")

@@ -1,7 +1,7 @@
 """Attention as PyTorch operators: autograd, torch.compile(fullgraph=True), FLOP counters.
 
 The backward is an operator of its own, so that a compiled graph sees two opaque calls and no launch.
-Gradients of gradients are not defined. Importing this module registers `kernels::attention` and
+Gradients of gradients are refused. Importing this module registers `kernels::attention` and
 `kernels::attention_backward`; it needs triton.
 """
 
@@ -17,6 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 from kernels.attention.backward import launch_backward, launch_delta
 from kernels.attention.forward import launch_forward
 from kernels.attention.problem import Documents, Options, strides_fit, visible_pairs
+from kernels.attention.tuning import interpreted
 
 
 @torch.library.custom_op("kernels::attention", mutates_args=())
@@ -33,6 +34,7 @@ def attention_op(
     softcap: float | None,
 ) -> tuple[Tensor, Tensor]:
     """out (B, H, T_q, D), lse (B, H, T_q) of inputs that `kernels.attention` has checked."""
+    _refuse_cpu(q)
     options = Options(causal=causal, window=window, scale=scale, softcap=softcap)
     with torch.cuda.device_of(q):
         return launch_forward(q, k, v, options, _documents(starts, ends), sink)
@@ -60,6 +62,7 @@ def attention_backward_op(
     softcap: float | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """dq, dk, dv and delta (B, H, T_q) = sum_d out dout - dlse."""
+    _refuse_cpu(q)
     options = Options(causal=causal, window=window, scale=scale, softcap=softcap)
     with torch.cuda.device_of(q):
         delta = launch_delta(out, dout, dlse)
@@ -71,6 +74,13 @@ def _(
     dout: Tensor, dlse: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), torch.empty_like(lse)
+
+
+def _refuse_cpu(q: Tensor) -> None:
+    if q.device.type != "cuda" and not interpreted():
+        raise ValueError(
+            f"this operator launches on a GPU, and q is on {q.device}; kernels.attention answers there"
+        )
 
 
 def _documents(starts: Tensor | None, ends: Tensor | None) -> Documents | None:
@@ -94,6 +104,15 @@ def _backward(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]
 
 
 attention_op.register_autograd(_backward, setup_context=_remember)
+
+
+def _no_second_derivative(*_: Any) -> None:
+    raise NotImplementedError(
+        "kernels.attention has no gradient of its gradient; use scaled_dot_product_attention for that"
+    )
+
+
+attention_backward_op.register_autograd(_no_second_derivative)
 
 
 @register_flop_formula(torch.ops.kernels.attention)

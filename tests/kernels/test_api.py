@@ -108,7 +108,10 @@ WRONG: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "as many keys as queries": ({"T_q": 6}, {"document_ids": IDS}),
     r"want integers \(batch, tokens\)": ({}, {"document_ids": IDS[:1]}),
     "use document_ids": ({}, {"cu_seqlens": torch.tensor([0, 12])}),
-    "want n . 1 integers": ({"B": 1}, {"cu_seqlens": torch.tensor([12])}),
+    "want n . 1 int32 or int64": ({"B": 1}, {"cu_seqlens": torch.tensor([12])}),
+    r"never fall, .* it is \[0, 5, 3, 12\]": ({"B": 1}, {"cu_seqlens": torch.tensor([0, 5, 3, 12])}),
+    "must begin with 0": ({"B": 1}, {"cu_seqlens": torch.tensor([1, 12])}),
+    "not pass the 12 tokens": ({"B": 1}, {"cu_seqlens": torch.tensor([0, 13])}),
     "want a float for each of 4 heads": ({}, {"sink": torch.zeros(3)}),
 }
 
@@ -119,6 +122,22 @@ def test_refuses(said: str) -> None:
     with pytest.raises(ValueError, match=said) as raised:
         kernels.attention(*qkv(**sizes), causal=True, **options)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("window", [3.5, True, "a"])
+def test_refuses_a_window_that_is_no_integer(window: object) -> None:
+    with pytest.raises(TypeError, match="must be an integer"):
+        kernels.attention(*qkv(), causal=True, window=window)
+
+
+def test_the_operator_itself_refuses_a_cpu() -> None:
+    pytest.importorskip("triton")
+    with pytest.raises(ValueError, match="launches on a GPU, and q is on cpu"):
+        torch.ops.kernels.attention(*qkv(), None, None, None, True, None, 0.25, None)
+
+
+def test_sizes_alone_are_worked_out_on_the_meta_device() -> None:
+    assert kernels.attention(*(x.to("meta") for x in qkv()), causal=True).shape == (2, 4, 12, 16)
 
 
 def test_refuses_other_types_and_layouts() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 import kernels
@@ -74,6 +75,53 @@ def test_compiles_into_one_graph() -> None:
     ours = torch.autograd.grad(loss_of(*compiled(*given)), given)
     eager = torch.autograd.grad(loss_of(*call(*given)), given)
     assert all(torch.equal(a, b) for a, b in zip(ours, eager, strict=True))
+
+
+def test_a_second_derivative_is_refused() -> None:
+    q, k, v, _ = inputs()
+    (dq,) = torch.autograd.grad(kernels.attention(q, k, v, causal=True).sum(), q, create_graph=True)
+    with pytest.raises(NotImplementedError, match="no gradient of its gradient") as raised:
+        dq.sum().backward()
+    assert "\n" not in str(raised.value)
+
+
+def test_a_derivative_that_the_kernels_do_not_have_is_refused() -> None:
+    """PyTorch takes the tangent of an operator without one for zero."""
+    x = inputs()[0].detach()
+
+    def self_attention(x: torch.Tensor) -> torch.Tensor:
+        return kernels.attention(x, x, x, causal=True)
+
+    with pytest.raises(TypeError, match="no forward-mode"):
+        torch.func.jvp(self_attention, (x,), (x,))
+    with pytest.raises(TypeError, match=r"no torch\.func derivative"):
+        torch.func.grad(lambda x: self_attention(x).sum())(x)
+    with forward_ad.dual_level(), pytest.raises(TypeError, match="no forward-mode"):
+        self_attention(forward_ad.make_dual(x, x))
+
+
+def test_vmap_is_a_call_for_each_slice() -> None:
+    x = torch.stack([tensor.detach() for tensor in inputs()[1:3]])
+    call = lambda x: kernels.attention(x, x, x, causal=True)  # noqa: E731
+    assert torch.equal(torch.func.vmap(call)(x), torch.stack([call(x[0]), call(x[1])]))
+
+
+def test_autocast_casts_as_for_sdpa() -> None:
+    q, k, v, _ = inputs()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = kernels.attention(q, k.bfloat16(), v.half(), causal=True)
+    assert torch.equal(out, kernels.attention(q.bfloat16(), k.bfloat16(), v.half().bfloat16(), causal=True))
+    (dq,) = torch.autograd.grad(out.sum(), q)
+    assert (out.dtype, dq.dtype) == (torch.bfloat16, torch.float32)
+
+
+@pytest.mark.parametrize("needed", [(0,), (1,), (2,), (0, 2), (3,)])
+def test_gradients_of_some_inputs_are_those_of_all(needed: tuple[int, ...]) -> None:
+    given = inputs()
+    some = [x.detach().requires_grad_(n in needed) for n, x in enumerate(given)]
+    everything = torch.autograd.grad(call(*given)[0].sum(), given)
+    found = torch.autograd.grad(call(*some)[0].sum(), [some[n] for n in needed])
+    assert all(torch.equal(a, everything[n]) for n, a in zip(needed, found, strict=True))
 
 
 def test_flops_count_the_visible_pairs() -> None:
