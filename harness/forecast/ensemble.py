@@ -1,8 +1,10 @@
 """The laws whose weighted mean is the forecast, the rows each is fitted on, and how they are asked.
 
 Members differ in how fast the local exponent of the loss falls towards the floor, which is what an
-extrapolation turns on and what rows of one sweep determine least. All but the plain law see the runs near
-the best of their budget: of a badly shaped or badly tuned run a law of N and D knows nothing.
+extrapolation turns on and what rows of one sweep determine least. All have a sharpness of the isoFLOP slices
+of their own (see `laws.forms.ces`), so that runs beside the optimum of a budget do not bend the line through
+the optima. They see the runs near the best of their budget: of a badly shaped or badly tuned run a law of N
+and D knows nothing.
 """
 
 from __future__ import annotations
@@ -13,17 +15,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.errors import CannotAnswer
+from harness.laws.forms.ces import CES, CES_FOURTH_ROOT, CES_SQUARE_ROOT
 from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.forms.form import Form
-from harness.laws.forms.rooted import FOURTH_ROOT, SQUARE_ROOT
-from harness.laws.forms.skaling import SKALING
 from harness.laws.observations import Observations, levels
 from harness.laws.solve import Objective, Solution, solve_form
 from harness.laws.surfaces import Flags, Floats
 
 NEAR = 0.05
 """In log loss above the best run of a similar budget. Over public tables the median error at 8x of every law
-is smaller with .05 than with .1 or with all rows."""
+is smaller with .05 than with .03, .1 or all rows."""
+
+QUIETEST = 0.008
+"""No law of N and D is trusted to be nearer the runs than this in log loss, however well it fits a few."""
+
+TOWARDS_THE_TOP = 0.3
+"""A run's weight grows as its compute to this power: what is nearest the bet tells most of it."""
 
 SIMILAR_BUDGET = 2.0
 WIDEN = 1.3
@@ -46,9 +53,9 @@ PLAIN = Member("chinchilla", CHINCHILLA, weak_prior=False, near=None)
 """The baseline: what everyone uses. It is shown beside the ensemble and has no weight in it."""
 
 MEMBERS = (
-    Member("skaling", SKALING, weak_prior=False),
-    Member("square_root", SQUARE_ROOT),
-    Member("fourth_root", FOURTH_ROOT),
+    Member("ces", CES),
+    Member("ces_square_root", CES_SQUARE_ROOT),
+    Member("ces_fourth_root", CES_FOURTH_ROOT),
 )
 
 
@@ -79,8 +86,10 @@ def fit_member(observations: Observations, member: Member, delta: float) -> Solu
     rows = observations
     if member.near is not None:
         rows = rows.subset(near_best(rows, member.near))
-    how = Objective(delta=delta, weak_prior=member.weak_prior)
-    return solve_form(member.form, rows.columns, rows.loss, how, rows.weights)
+    how = Objective(delta=delta, weak_prior=member.weak_prior, quietest=QUIETEST)
+    weights = (rows.flops / rows.flops.max()) ** TOWARDS_THE_TOP
+    weights = weights if rows.weights is None else weights * rows.weights
+    return solve_form(member.form, rows.columns, rows.loss, how, weights / weights.mean())
 
 
 @dataclass(frozen=True)

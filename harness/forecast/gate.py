@@ -101,13 +101,13 @@ def check_laws(engine: Engine) -> list[Check]:
 def soften(check: Check, engine: Engine) -> Check:
     """A bend that a law of the bet follows, and an exponent that its standard error does not put outside what
     a learning curve can do, are weaknesses. Of the plain law alone they would refuse the tuned runs of Porian
-    et al. (arXiv:2406.19146), forecast within 2.5 % at 8x, where `skaling` shows no bend."""
+    et al. (arXiv:2406.19146), forecast within 2.5 % at 8x, where the laws of the bet show no bend."""
     if check.grade is not Grade.failed:
         return check
     if check.name == "curvature":
         pairs = zip(engine.ensemble.names, engine.ensemble.solutions, strict=True)
         fits = [name for name, law in pairs if all(c.grade is Grade.ok for c in check_curvature(law))]
-        reason = f"{check.reason}; {' and '.join(fits)} does not miss it"
+        reason = f"{check.reason}; not missed by {', '.join(fits)}"
         return replace(check, grade=Grade.weak, reason=reason) if fits else check
     error = engine.core.standard_errors.get(check.name, math.inf)
     too_fast = check.name in RATES and check.limit == FASTEST_EXPONENT

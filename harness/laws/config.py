@@ -18,8 +18,9 @@ class LawName(Enum):
     frontier = "frontier"
     bnsl = "bnsl"
     bnsl_two = "bnsl_two"
-    square_root = "square_root"
-    fourth_root = "fourth_root"
+    ces = "ces"
+    ces_square_root = "ces_square_root"
+    ces_fourth_root = "ces_fourth_root"
     downstream = "downstream"
     downstream_error = "downstream_error"
     coverage = "coverage"
@@ -49,7 +50,10 @@ OF_RUNGS = frozenset({LawName.learning_rate, LawName.batch_size})
 """Of the responses, laws through the best settings of every rung of a sweep."""
 
 
-WITH_PRIOR = (LawName.chinchilla, LawName.skaling, LawName.square_root, LawName.fourth_root)
+WITH_PRIOR = (
+    *(LawName.chinchilla, LawName.skaling),
+    *(LawName.ces, LawName.ces_square_root, LawName.ces_fourth_root),
+)
 """Laws that have a weak prior on their exponents."""
 
 

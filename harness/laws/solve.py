@@ -42,13 +42,15 @@ class Objective:
     """The summed Huber loss of residuals of `response`; least squares for an infinite `delta`.
 
     `fixed` holds parameters at given natural values; `weak_prior` adds the form's own, weighed against
-    the data by the plain fit's noise.
+    the data by the plain fit's noise, or by a standard deviation of `quietest` in the response where the
+    rows seem quieter: a law that passes through a few rows says nothing of their noise.
     """
 
     response: Response = Response.log
     delta: float = 1e-3
     fixed: Mapping[str, float] = field(default_factory=dict)
     weak_prior: bool = False
+    quietest: float = 0.0
 
 
 RESPONSES = {
@@ -224,6 +226,16 @@ def likelihood_scale(solution: Solution) -> float:
     return psi_squared / bend
 
 
+def normal_scale(deviation: float, delta: float) -> float:
+    """The likelihood scale of normal residuals of this standard deviation and mean weight."""
+    if not (deviation > 0 and math.isfinite(delta)):
+        return deviation**2
+    reach = delta / deviation
+    inside, density = math.erf(reach / math.sqrt(2)), math.exp(-(reach**2) / 2) / math.sqrt(2 * math.pi)
+    psi_squared = deviation**2 * (inside - 2 * reach * density) + delta**2 * (1 - inside)
+    return psi_squared / inside
+
+
 def solve_form(
     form: Form,
     given: Mapping[str, object],
@@ -335,7 +347,8 @@ def solution_of(
 
 def with_prior(plain: Solution, starts: Floats) -> Solution:
     """Refit with the form's weak prior, from the starts and from the plain optimum."""
-    scale, problem = likelihood_scale(plain), plain.problem
+    problem = plain.problem
+    scale = max(likelihood_scale(plain), normal_scale(plain.how.quietest, problem.delta))
     mean, precision = problem.prior_mean.copy(), problem.prior_precision.copy()
     for name, (centre, deviation) in plain.form.weak_prior.items():
         at = plain.form.names.index(name)

@@ -17,12 +17,39 @@ from harness.forecast.ensemble import MEMBERS, excess, fit_ensemble, near_best
 from harness.forecast.gate import Verdict
 from harness.forecast.predict import predict
 from harness.forecast.rolling import Case, Rolling
+from harness.laws.config import LossUnit, ParamsKind
 from harness.laws.conventions import SIX_ND
+from harness.laws.observations import FLOPS_EXACT, Observations, Row, collect
 from harness.laws.tables import observations_from_table
 
 from ..public_data import planted_sweep, public_table
 
 CONFIG = ForecastConfig(bootstraps=50)
+
+
+def sharp_sweep(k: float) -> Observations:
+    """IsoFLOP slices, five sizes a budget over four decades, of a law whose slices are sharper the smaller k
+    is; with k = 1 it is the plain law."""
+    budgets, offsets = np.geomspace(1e15, 1e19, 9), np.linspace(-0.8, 0.8, 5)
+    flops = np.repeat(budgets, len(offsets))
+    n = np.sqrt(flops / 120) * np.exp(np.tile(offsets, len(budgets)))
+    d = flops / 6 / n
+    size, data = 60 / n**0.28, 140 / d**0.28
+    rng = np.random.default_rng(5)
+    loss = (1.5 + (size ** (1 / k) + data ** (1 / k)) ** k) * np.exp(0.001 * rng.standard_normal(len(n)))
+    rows = [
+        Row(name=f"run{i}", params=n[i], tokens=d[i], flops=flops[i], loss=loss[i]) for i in range(len(n))
+    ]
+    return collect(rows, ParamsKind.total, LossUnit.nats_per_token, FLOPS_EXACT)
+
+
+def test_slices_sharper_than_the_plain_law_can_draw_do_not_spoil_the_bet():
+    """The plain law bends its frontier to follow the slices; a law with a sharpness of its own does not."""
+    sharp = backtest(sharp_sweep(0.2), 8.0, CONFIG)
+    assert sharp.baseline.error_median > 0.01
+    assert sharp.ensemble.error_median < sharp.baseline.error_median / 4
+    plain = backtest(sharp_sweep(1.0), 8.0, CONFIG)
+    assert plain.ensemble.error_median < 0.006
 
 
 def test_losses_held_out_change_the_errors_and_nothing_else():

@@ -91,7 +91,7 @@ def test_a_bend_that_a_law_of_the_bet_follows_is_a_weakness():
     table = observations_from_table(public_table("porian_isoflop.csv"), [group])
     found = backtest(table, 8.0, CONFIG)
     assert found.verdict is Verdict.weak and abs(found.ensemble.error_top) < 0.03
-    assert "skaling does not miss it" in found.reasons[0]
+    assert "not missed by ces" in found.reasons[0]
 
 
 def test_a_phase_change_is_refused():

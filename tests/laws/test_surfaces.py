@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from harness.laws.conventions import Curve, TokenCost
+from harness.laws.forms.ces import CES, CES_FOURTH_ROOT, CES_SQUARE_ROOT
 from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.forms.form import Form, predict
 from harness.laws.forms.optimum import allocate, exponent_a, optimum
-from harness.laws.forms.rooted import FOURTH_ROOT, SQUARE_ROOT
 from harness.laws.forms.skaling import SKALING
 from harness.laws.newton import Problem, Pull, expand, minimise
 from harness.laws.solve import FormSurface, Response
@@ -63,8 +63,9 @@ def test_searched_optimum_agrees_with_the_closed_form_and_moves_with_the_cost():
 CASES = [
     (CHINCHILLA, np.array([[60.0, 300.0, 1.6, 0.35, 0.36], [9e3, 20.0, 0.9, 0.6, 0.2]])),
     (SKALING, np.array([[900.0, 3e4, 1.6, 0.55, 0.5, 0.6], [60.0, 300.0, 0.9, 0.3, 0.36, 1.3]])),
-    (SQUARE_ROOT, np.array([[9.0, 20.0, 1.6, 0.25, 0.2], [90.0, 5.0, 0.9, 0.4, 0.12]])),
-    (FOURTH_ROOT, np.array([[3.0, 5.0, 1.6, 0.15, 0.14], [9.0, 2.0, 0.9, 0.2, 0.1]])),
+    (CES, np.array([[60.0, 300.0, 1.6, 0.35, 0.36, 0.5], [9e3, 20.0, 0.9, 0.6, 0.2, 1.2]])),
+    (CES_SQUARE_ROOT, np.array([[9.0, 20.0, 1.6, 0.25, 0.2, 0.7], [90.0, 5.0, 0.9, 0.4, 0.12, 0.3]])),
+    (CES_FOURTH_ROOT, np.array([[3.0, 5.0, 1.6, 0.15, 0.14, 0.4], [9.0, 2.0, 0.9, 0.2, 0.1, 1.0]])),
 ]
 NAMES = [form.name for form, _ in CASES]
 

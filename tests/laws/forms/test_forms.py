@@ -27,8 +27,9 @@ PLANTED = {
     "frontier": (50.0, 1.7, 0.15),
     "bnsl": (0.41, 2.28, 0.055, 5.66, 612.0, 0.06),
     "bnsl_two": (0.41, 2.28, 0.055, 1.0, 300.0, 0.1, 2.0, 3000.0, 0.3),
-    "square_root": (20.0, 40.0, 1.5, 0.22, 0.2),
-    "fourth_root": (4.0, 6.0, 1.2, 0.16, 0.14),
+    "ces": (480.0, 2100.0, 1.8, 0.35, 0.37, 0.6),
+    "ces_square_root": (20.0, 40.0, 1.5, 0.22, 0.2, 0.5),
+    "ces_fourth_root": (4.0, 6.0, 1.2, 0.16, 0.14, 0.7),
 }
 
 
@@ -98,7 +99,7 @@ def test_standard_errors_cover_the_planted_values(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["chinchilla", "skaling", "chinchilla_tied", "kaplan", "overtrain", "square_root"]
+    "name", ["chinchilla", "skaling", "chinchilla_tied", "kaplan", "overtrain", "ces", "ces_square_root"]
 )
 def test_closed_form_optimum_is_the_numeric_one(name):
     form = FORMS[name]
