@@ -19,6 +19,7 @@ from typing import Any
 
 from harness.commands.cells import unplanned
 from harness.commands.root import Experiment, Format
+from harness.commands.unprepared import show_first
 from harness.config import verb
 from harness.errors import CannotAnswer
 from harness.report.tables import print_states
@@ -36,6 +37,8 @@ class Settings(Experiment):
 
 @verb("status", Settings)
 def main(settings: Settings) -> None:
+    if not (settings.folder / PLAN).exists() and show_first(settings):
+        return
     cells = cells_of(settings)
     show_states(settings, survey(settings.folder, cells, jobs_if_known(settings.folder)))
 

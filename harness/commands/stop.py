@@ -18,6 +18,7 @@ from harness.config import verb
 from harness.errors import CannotAnswer, WrongInput
 from harness.report.terminal import print_json, print_lines
 from harness.runs import read_owner
+from harness.sweep.slurm.first import forget_first
 from harness.sweep.slurm.manifest import read_manifests
 from harness.sweep.slurm.submit import Withdrawn, withdraw
 from harness.sweep.stop import Stopped, Worker, stop
@@ -53,7 +54,7 @@ def main(settings: Settings) -> None:
 def withdraw_if_possible(settings: Settings) -> tuple[Withdrawn, CannotAnswer | None]:
     """Where Slurm does not answer, what runs on this machine is stopped all the same."""
     try:
-        if read_manifests(settings.folder):
+        if forget_first(settings.folder) or read_manifests(settings.folder):
             return withdraw(settings.folder, settings.wait_seconds), None
     except CannotAnswer as error:
         return Withdrawn([], [], ""), error

@@ -24,6 +24,8 @@ cores of a slot stay what they are, and with them every bit of the results.
 
 With launcher=slurm job arrays are submitted of what is neither done nor queued nor running, and the command
 returns. Tasks that are preempted, out of time or lost with their node requeue themselves and go on.
+Where the data are not prepared, a job that prepares them is submitted first, and one that waits for it and
+then does what was typed.
 """
 
 from __future__ import annotations
@@ -36,7 +38,9 @@ from pathlib import Path
 from harness.commands.cells import merged_plan, plan_lines, show_plan, sweep_cells
 from harness.commands.root import Experiment
 from harness.commands.status import jobs_if_known, show_states
+from harness.commands.unprepared import prepare_first
 from harness.config import task_overrides, verb
+from harness.data.prepare import Unprepared
 from harness.errors import CannotAnswer, WrongInput
 from harness.report.launches import print_launch, print_scripts, slots_line
 from harness.report.sweep_progress import SweepProgress
@@ -65,7 +69,13 @@ class Settings(Experiment):
 @verb("sweep", Settings)
 def main(settings: Settings) -> None:
     refuse_contradictions(settings)
-    lines = cells_to_train(settings, task_overrides())
+    try:
+        lines = cells_to_train(settings, task_overrides())
+    except Unprepared:
+        slurm = settings.launcher.kind is LauncherKind.slurm
+        if slurm and prepare_first(settings, Settings, task_overrides(), settings.dry_run):
+            return
+        raise
     if settings.retry_killed and not settings.dry_run:
         revive_killed(settings.folder, lines)
     if settings.launcher.kind is LauncherKind.slurm:

@@ -24,6 +24,10 @@ from harness.errors import CannotAnswer, WrongInput
 PIPELINE = 1
 
 
+class Unprepared(CannotAnswer):
+    """`prepare` never ran for these configs."""
+
+
 @dataclass(frozen=True)
 class Prepared:
     """Where the tokens are and what they are; `seconds` is the wall time of this call."""
@@ -65,7 +69,7 @@ def prepare(corpus: CorpusConfig, tokenizer: TokenizerConfig, data_dir: Path, pr
 
 
 def find(corpus: CorpusConfig, tokenizer: TokenizerConfig, data_dir: Path) -> Prepared:
-    """What `prepare` stored for these configs, read from two small files; CannotAnswer if it never ran."""
+    """What `prepare` stored for these configs, read from two small files; Unprepared if it never ran."""
     began = time.perf_counter()
     target = read_json(_pointer(corpus, tokenizer, Path(data_dir)))
     if target is None or not (path := Path(data_dir) / "tokens" / str(target.get("tokens"))).is_dir():
@@ -75,7 +79,7 @@ def find(corpus: CorpusConfig, tokenizer: TokenizerConfig, data_dir: Path) -> Pr
             if corpus.kind is CorpusKind.pysource
             else f"{corpus.kind.value} corpus.name={corpus.name}"
         )
-        raise CannotAnswer(
+        raise Unprepared(
             f"corpus {corpus.name} with tokenizer {tokenizer.name} is not prepared below {data_dir}: "
             f"run `harness prepare corpus={group} tokenizer={tokenizer.name}{where}`"
         )

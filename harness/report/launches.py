@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.report.terminal import print_lines, si
 from harness.sweep.ledger import counts
+from harness.sweep.slurm.first import First
 from harness.sweep.slurm.launch import Launched
 from harness.sweep.slurm.manifest import FOLDER, Manifest
 from harness.sweep.throughput import SlotChoice, Unmeasured
@@ -38,6 +39,21 @@ def print_launch(root: Path, launched: Launched) -> None:
         *(array_line(root, array) for array in launched.arrays if array.submitted),
         *waiting_lines(launched),
     )
+
+
+def print_first(root: Path, first: First) -> None:
+    now = {job.id: f" ({job.state.lower()}{why(job.reason)})" for job in first.held}
+    did = "submitted" if first.submitted else "under way:"
+    print_lines(
+        f"{root}: the data are not prepared",
+        f"{did} job {first.prepare}{now.get(first.prepare, ', which has ended')}, which prepares them, and "
+        f"job {first.sweep}{now.get(first.sweep, '')}, which then plans the cells and submits their arrays",
+        f"output in {root / FOLDER}/prepare-{first.prepare}.txt and sweep-{first.sweep}.txt",
+    )
+
+
+def why(reason: str) -> str:
+    return "" if reason in ("", "None") else f": {reason}"
 
 
 def array_line(root: Path, array: Manifest) -> str:

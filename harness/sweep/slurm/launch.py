@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import WrongInput
-from harness.runs import Status, content_hash, one_at_a_time, write_text
+from harness.runs import Status, one_at_a_time, write_text
 from harness.sweep.ledger import WAITING, CellState, survey
 from harness.sweep.plan import PlannedCell, still_planned
 from harness.sweep.slurm.jobs import match
@@ -26,8 +25,8 @@ from harness.sweep.slurm.manifest import (
     write_manifest,
 )
 from harness.sweep.slurm.scheduler import Refused, held_tasks, longest_array
-from harness.sweep.slurm.script import Array, render, template
-from harness.sweep.slurm.settings import SWEEP, SlurmConfig
+from harness.sweep.slurm.script import Array, job_name, render, template
+from harness.sweep.slurm.settings import SlurmConfig
 from harness.sweep.slurm.submit import LOCK, forget_unsubmitted, newest, noted, submit_waiting
 from harness.sweep.units import units
 
@@ -97,16 +96,11 @@ class Launcher:
 
     def array(self, number: int, tasks: Tasks) -> Planned:
         """Paths are relative to the sweep's folder, in which the array is submitted: the name of no folder
-        above it reaches a directive, but for a hash in the array's name: squeue lists the jobs of everybody,
-        and those of a sweep of the same name in another folder are not this one's."""
-        folder = self.root.resolve()
-        sweep, place = folder.name, content_hash(str(folder))[:8]
-        if not SWEEP.fullmatch(sweep):
-            raise WrongInput(f"{sweep!r} must be a plain folder name: letters, digits, . _ -")
+        above it reaches a directive, but for the hash in the array's name."""
         counted = {run_id: failures(self.root / run_id) for task in tasks for run_id in task}
         manifest = Manifest(
             number=number,
-            name=f"{sweep}-{place}-{number:04d}",
+            name=job_name(self.root, f"{number:04d}"),
             tasks=tuple(tasks),
             allowed=1 + self.config.retries,
             failed_before={run_id: count for run_id, count in counted.items() if count},

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,17 +47,31 @@ class Task:
         return f"{self.job}_{self.index}"
 
 
+@dataclass(frozen=True)
+class Job:
+    """A job that is no array, which the scheduler holds. `reason` says why it is not running."""
+
+    name: str
+    id: str
+    state: str
+    reason: str
+
+
 def is_there() -> bool:
     return shutil.which("squeue") is not None
 
 
 def call(
-    *command: str, cwd: Path | None = None, seconds: float = TIMEOUT_SECONDS
+    *command: str,
+    cwd: Path | None = None,
+    seconds: float = TIMEOUT_SECONDS,
+    changed: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Raises CannotAnswer when Slurm's commands are not there or do not answer."""
+    variables = {**environment(), **(changed or {})}
     try:
         return subprocess.run(
-            command, cwd=cwd, capture_output=True, text=True, timeout=seconds, env=environment()
+            command, cwd=cwd, capture_output=True, text=True, timeout=seconds, env=variables
         )
     except FileNotFoundError as error:
         raise CannotAnswer(
@@ -91,6 +105,14 @@ def parse_task(line: str) -> Task | None:
     return Task(name, job, int(index), state, reason)
 
 
+def held_jobs(names: Collection[str]) -> list[Job]:
+    """The jobs of these names that have not ended. Raises CannotAnswer without an answer."""
+    done = call("squeue", "--noheader", "--format=%j|%A|%T|%r", f"--name={','.join(names)}")
+    if done.returncode != 0:
+        raise CannotAnswer(f"squeue does not answer: {last_line(done.stderr)}")
+    return [Job(*line.strip().split("|", 3)) for line in done.stdout.splitlines() if line.count("|") >= 3]
+
+
 def longest_array() -> int:
     """How many tasks an array may have here (MaxArraySize)."""
     done = call("scontrol", "show", "config")
@@ -103,9 +125,14 @@ def longest_array() -> int:
 def submit(script: Path, cwd: Path, array: str, after: str | None = None) -> str:
     """Submit the tasks `array` of a script; the id of the new job. Raises Refused with sbatch's own words."""
     wait = [f"--dependency=afterany:{after}"] if after else []
-    done = call(
-        "sbatch", "--parsable", f"--array={array}", *wait, str(script), cwd=cwd, seconds=SUBMIT_SECONDS
-    )
+    return submit_job(["sbatch", "--parsable", f"--array={array}", *wait, str(script)], cwd=cwd)
+
+
+def submit_job(
+    command: Sequence[str], cwd: Path | None = None, changed: Mapping[str, str] | None = None
+) -> str:
+    """The id of the job that `sbatch --parsable` makes. Raises Refused with sbatch's own words."""
+    done = call(*command, cwd=cwd, seconds=SUBMIT_SECONDS, changed=changed)
     job = done.stdout.strip().split(";")[0]
     if done.returncode != 0 or not job.isdigit():
         said = last_line(done.stderr).removeprefix("sbatch: error: ")

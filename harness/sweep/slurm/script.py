@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from harness.sweep.slurm.settings import SlurmConfig
+from harness.errors import WrongInput
+from harness.runs import content_hash
+from harness.sweep.slurm.settings import SWEEP, SlurmConfig
 
 TEMPLATE, REQUEUE = "array.sbatch", "requeue.sh"
 
@@ -50,6 +52,23 @@ def render(text: str, config: SlurmConfig, array: Array) -> str:
 def indices(start: int, stop: int, at_once: int | None) -> str:
     """Slurm's name for the tasks from `start` to `stop`, of which at most so many run at once."""
     return f"{start}-{stop - 1}" + (f"%{at_once}" if at_once else "")
+
+
+def job_name(root: Path, what: str) -> str:
+    """Of a sweep's folder and no other's: squeue lists the jobs of everybody, and sweeps of one name in two
+    folders are two. Raises WrongInput for a folder whose name could be taken for more than a name."""
+    folder = root.resolve()
+    if not SWEEP.fullmatch(folder.name):
+        raise WrongInput(f"{folder.name!r} must be a plain folder name: letters, digits, . _ -")
+    return f"{folder.name}-{content_hash(str(folder))[:8]}-{what}"
+
+
+def options(config: SlurmConfig, *names: str) -> list[str]:
+    """These of the settings, as sbatch wants them."""
+    wanted = {"time": config.time, "cpus-per-task": str(config.cpus_per_task), "mem": config.memory}
+    wanted |= {"partition": config.partition, "account": config.account, "qos": config.qos}
+    wanted |= {"constraint": config.constraint}
+    return [f"--{name}={wanted[name]}" for name in names if wanted[name] is not None]
 
 
 def directives(config: SlurmConfig, array: Array) -> Sequence[str]:
