@@ -7,6 +7,7 @@
     harness forecast runs=table.csv flops=1e24 hardware=h100 cost.mfu=0.4 cost.price_per_device_hour=2
     harness forecast runs=table.csv params=7e9 tokens=1.4e11 seal=bet.json format=json
     harness forecast runs=table.csv flops=1e24 figure=bet.svg
+    harness forecast runs=table.csv params=7e9 tokens=1.4e11 unique_tokens=5e10    it sees its data 2.8 times
 
 The seal goes to runs/<group>/forecast.json, or to seal=FILE. A seal is never replaced, and none is made
 once the run has begun; typed again, the command shows it, and says when its runs have changed. `figure` draws
@@ -29,6 +30,7 @@ from harness.commands.observe import observe, params_kind, runs_path
 from harness.commands.root import Experiment, Format
 from harness.commands.trajectories import loss_curves
 from harness.config import task_overrides, verb
+from harness.data.prepare import find
 from harness.errors import CannotAnswer, HarnessError, WrongInput
 from harness.forecast.allocation import best_allocation
 from harness.forecast.engine import Engine, Target, build_engine
@@ -54,12 +56,13 @@ class Settings(Experiment):
     params: float | None = None
     tokens: float | None = None
     flops: float | None = None
+    unique_tokens: float | None = None
     seal: str | None = None
     figure: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in NUMBERS:
+        for name in (*NUMBERS, "unique_tokens"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name}={value} must be a positive number")
@@ -82,7 +85,8 @@ def main(settings: Settings) -> None:
         engine = build_engine(observations, settings.forecast)
         target = numbers_target(settings, engine) if cell is None else cell_target(cell, observations)
         curves = loss_curves(runs_path(settings))
-        forecast = bet_on(engine, target, other_convention(settings, cell), curves)
+        unique = unique_tokens(settings, cell)
+        forecast = bet_on(engine, target, other_convention(settings, cell), curves, unique)
     result = with_cost(settings, forecast.to_json())
     if forecast.verdict is Verdict.refused:
         if settings.format is Format.json:
@@ -165,6 +169,13 @@ def device_cost(settings: Settings, flops: float) -> dict[str, Any]:
         "currency": settings.cost.currency,
         "to_know": missing,
     }
+
+
+def unique_tokens(settings: Settings, cell: Cell | None) -> float | None:
+    """What the bet may see without repetition: as it was told, else the run's own prepared corpus."""
+    if settings.unique_tokens is not None or cell is None:
+        return settings.unique_tokens
+    return float(find(settings.corpus, settings.tokenizer, Path(settings.data_dir)).train_tokens)
 
 
 def cell_target(cell: Cell, observations: Observations) -> Target:

@@ -18,6 +18,7 @@ from harness.forecast.engine import Engine, Prediction, Target, build_engine
 from harness.forecast.ensemble import MEMBERS, PLAIN
 from harness.forecast.gate import Verdict, judge
 from harness.forecast.inflight.trajectory import Trajectory
+from harness.forecast.repetition import constants, repetition
 from harness.laws.bootstrap import resample
 from harness.laws.fit import dropped_json
 from harness.laws.observations import SAME_SIZE, Observations
@@ -113,6 +114,10 @@ def backtest(
         Target(params=n, tokens=d, flops=c)
         for n, d, c in zip(held.params.tolist(), held.tokens.tolist(), held.flops.tolist(), strict=True)
     ]
+    if held.unique_tokens is not None and (held.unique_tokens < held.tokens).any():
+        law = constants(engine)
+        found = [repetition(t, u, law) for t, u in zip(targets, held.unique_tokens.tolist(), strict=True)]
+        targets = [t if one is None else one.asked(t) for t, one in zip(targets, found, strict=True)]
     predictions = engine.predict(targets)
     top = dearest(held, np.array([p.loss for p in predictions]))
     verdict, reasons = judge(engine, targets[top], predictions[top], curves)

@@ -12,6 +12,7 @@ import numpy as np
 from harness.forecast.collapse import check_collapse
 from harness.forecast.engine import Engine, Prediction, Target, run_noise
 from harness.forecast.inflight.trajectory import Trajectory
+from harness.forecast.repetition import NEW_EPOCHS
 from harness.forecast.tuning import check_tuning
 from harness.laws.alternatives import SAME_BUDGET
 from harness.laws.approaches.slices import SliceFault, find_slices
@@ -37,9 +38,6 @@ floor the fit finds at most .1."""
 MOST_EDGES = 0.25
 """Share of isoFLOP slices whose minimum may lie at an edge."""
 
-NEW_EPOCHS = 4.0
-"""Up to here tokens seen again are worth nearly as much as new ones (arXiv:2305.16264)."""
-
 RATES = ("alpha", "beta")
 ERRORS_BEYOND = 2.0
 """Standard errors within which an exponent may lie beyond what a learning curve can do."""
@@ -57,11 +55,15 @@ class Verdict(Enum):
 
 
 def judge(
-    engine: Engine, target: Target, prediction: Prediction, curves: Sequence[Trajectory] = ()
+    engine: Engine,
+    target: Target,
+    prediction: Prediction,
+    curves: Sequence[Trajectory] = (),
+    more: Sequence[Check] = (),
 ) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict and the reasons for anything less than `supported`, the gravest first. `curves` are the
-    loss curves of the runs, as far as they were logged."""
-    checks = measured(engine, target, prediction, curves)
+    loss curves of the runs, as far as they were logged; `more` are checks of the target itself."""
+    checks = [*more, *measured(engine, target, prediction, curves)]
     failed = [check.reason for check in checks if check.grade is Grade.failed]
     weak = [check.reason for check in checks if check.grade is Grade.weak]
     if failed:

@@ -16,6 +16,7 @@ from harness.forecast.engine import Engine, Prediction, Target, build_engine, co
 from harness.forecast.ensemble import Ensemble, fit_ensemble
 from harness.forecast.gate import Verdict, judge
 from harness.forecast.inflight.trajectory import Trajectory
+from harness.forecast.repetition import Repetition, check_repetition, constants, repetition
 from harness.forecast.rolling import Rolling
 from harness.laws.config import FlopsKind
 from harness.laws.conventions import TokenCost, token_cost
@@ -40,6 +41,7 @@ class Forecast:
     optimum: dict[str, Any] | None
     laws: tuple[dict[str, Any], ...]
     regret: Regret | None
+    repetition: Repetition | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All numbers finite. A refused forecast shows no number but the one in its reason."""
@@ -58,6 +60,7 @@ class Forecast:
             "optimum": None if refused else self.optimum,
             "laws": None if refused else list(self.laws),
             "regret": None if refused or self.regret is None else vars(self.regret),
+            "repetition": self.repetition and self.repetition.to_json(),
             "law": self.fit.law,
             "fit": self.fit.to_json(),
             "backtest": self.backtest.to_json(),
@@ -95,20 +98,27 @@ def bet_on(
     target: Target,
     other: tuple[Observations, Target] | None = None,
     curves: Sequence[Trajectory] = (),
+    unique_tokens: float | None = None,
 ) -> Forecast:
     """`other` is the same sweep and target under the other convention of N; it widens the interval by how
-    much the choice matters. `curves` are the loss curves of the runs, which the verdict looks at. Raises
-    WrongInput when the target is of other data."""
+    much the choice matters. `curves` are the loss curves of the runs, which the verdict looks at;
+    `unique_tokens` are those of the target. Raises WrongInput when the target is of other data."""
     refuse_other_data(engine.observations, target)
-    others, labels = other_convention(engine, other)
-    prediction = engine.predict([target], others)[0]
-    return forecast_of(engine, target, with_members(prediction, others, labels), curves)
+    found = None
+    if unique_tokens is not None and unique_tokens < target.tokens:
+        found = repetition(target, unique_tokens, constants(engine))
+    others, labels = other_convention(engine, other, found)
+    asked = target if found is None else found.asked(target)
+    prediction = with_members(engine.predict([asked], others)[0], others, labels)
+    checks = check_repetition(engine.observations, found, unique_tokens is not None)
+    judged = judge(engine, asked, prediction, curves, checks)
+    return replace(forecast_of(engine, target, prediction, judged), repetition=found)
 
 
 def forecast_of(
-    engine: Engine, target: Target, prediction: Prediction, curves: Sequence[Trajectory]
+    engine: Engine, target: Target, prediction: Prediction, judged: tuple[Verdict, tuple[str, ...]]
 ) -> Forecast:
-    verdict, reasons = judge(engine, target, prediction, curves)
+    verdict, reasons = judged
     refused = verdict is Verdict.refused
     ensemble = engine.weighed(prediction.ratio)
     cost = token_cost(engine.observations, FlopsKind.auto)
@@ -163,12 +173,15 @@ def law_rows(
 
 
 def other_convention(
-    engine: Engine, other: tuple[Observations, Target] | None
+    engine: Engine, other: tuple[Observations, Target] | None, found: Repetition | None
 ) -> tuple[Floats | None, list[str]]:
-    """ln L of the laws under the other convention of N, [laws, 1], and their names."""
+    """ln L of the laws under the other convention of N, [laws, 1], and their names. A target that repeats
+    its data is worth the same tokens under both; what its parameters are worth is known under one."""
     if other is None:
         return None, []
     rows, target = other
+    if found is not None:
+        target = replace(target, tokens=found.tokens_worth, flops=target.budget)
     ensemble = fit_ensemble(rows, engine.config.delta, engine.ensemble.members)
     labels = [f"{name}, N {rows.params_kind.value}" for name in ensemble.names]
     return ensemble.member_log_loss(columns_of([target])), labels

@@ -55,6 +55,17 @@ def evaluate(values: Floats, rows: Rows) -> tuple[Floats, list[Floats]]:
     ]
 
 
+def worth(params: Mapping[str, float], n: Floats, d: Floats, unique: Floats) -> tuple[Floats, Floats]:
+    """N' and D' of the law with `params`, each [n]: what N parameters and D tokens, of which `unique` are
+    distinct, are worth without repetition."""
+    alpha, beta = params["alpha"], params["beta"]
+    u = np.minimum(unique, d)
+    log_g = np.log(alpha * params["A"] / (beta * params["B"])) / (alpha + beta)
+    matched = np.minimum(np.exp(beta / alpha * (np.log(u) + log_g) + log_g), n)
+    stars = np.array(params["R_N*"]), np.array(params["R_D*"])
+    return saturate(matched, n, stars[0])[0], saturate(u, d, stars[1])[0]
+
+
 def rates(params: Mapping[str, float]) -> Mapping[str, float]:
     return {name: params[name] for name in ("alpha", "beta")}
 
