@@ -85,7 +85,7 @@ def main(settings: Settings) -> None:
         engine = build_engine(observations, settings.forecast)
         target = numbers_target(settings, engine) if cell is None else cell_target(cell, observations)
         curves = loss_curves(runs_path(settings))
-        unique = unique_tokens(settings, cell)
+        unique = unique_tokens(settings, cell, observations)
         forecast = bet_on(engine, target, other_convention(settings, cell), curves, unique)
     result = with_cost(settings, forecast.to_json())
     if forecast.verdict is Verdict.refused:
@@ -171,11 +171,14 @@ def device_cost(settings: Settings, flops: float) -> dict[str, Any]:
     }
 
 
-def unique_tokens(settings: Settings, cell: Cell | None) -> float | None:
-    """What the bet may see without repetition: as it was told, else the run's own prepared corpus."""
+def unique_tokens(settings: Settings, cell: Cell | None, observations: Observations) -> float | None:
+    """What the bet may see without repetition: as it was told, else the run's own prepared corpus, of which
+    there is at least as much as its runs have seen."""
     if settings.unique_tokens is not None or cell is None:
         return settings.unique_tokens
-    return float(find(settings.corpus, settings.tokenizer, Path(settings.data_dir)).train_tokens)
+    there = find(settings.corpus, settings.tokenizer, Path(settings.data_dir)).train_tokens
+    seen = 0.0 if observations.unique_tokens is None else float(observations.unique_tokens.max())
+    return max(float(there), seen)
 
 
 def cell_target(cell: Cell, observations: Observations) -> Target:

@@ -9,7 +9,7 @@ from harness.forecast.config import ForecastConfig
 from harness.forecast.engine import Target, build_engine
 from harness.forecast.gate import Verdict
 from harness.forecast.predict import bet_on
-from harness.forecast.repetition import PUBLISHED, repetition
+from harness.forecast.repetition import PUBLISHED, Constants, repetition
 from harness.laws.forms.form import predict as loss_of
 from harness.laws.forms.repetition import REPETITION, worth
 
@@ -40,14 +40,25 @@ def test_enough_unique_tokens_change_nothing(engine):
     assert enough.to_json() == plain.to_json() and plain.repetition is None
 
 
-def test_few_passes_are_weak_and_many_are_refused(engine):
+def test_passes_are_weak_and_cost(engine):
     plain = bet_on(engine, TARGET)
     twice = bet_on(engine, TARGET, unique_tokens=1.5e8)
     assert twice.verdict is Verdict.weak and twice.loss > plain.loss
     assert any("passes 2 times over 1.5e+08 unique tokens" in reason for reason in twice.reasons)
     assert twice.target == TARGET and twice.to_json()["repetition"]["epochs"] == 2
     ten = bet_on(engine, TARGET, unique_tokens=3e7)
-    assert ten.verdict is Verdict.refused and "passes 10 times" in ten.reasons[0]
+    assert ten.verdict is not Verdict.supported and "passes 10 times" in " ".join(ten.reasons)
+    assert ten.prediction.loss > twice.loss
+
+
+def test_runs_that_repeat_and_do_not_say_what_it_costs_count_tokens_as_new():
+    sweep = planted_sweep(1, 0.002, sizes=6)
+    twice = replace(sweep, unique_tokens=np.minimum(sweep.tokens, np.median(sweep.tokens)))
+    engine = build_engine(twice, CONFIG)
+    found = bet_on(engine, TARGET, unique_tokens=1e8)
+    if found.repetition.constants is Constants.none:
+        assert found.prediction.loss == bet_on(engine, TARGET).prediction.loss
+    assert any("passes 3 times" in reason for reason in found.reasons)
 
 
 def test_runs_that_determine_the_worth_of_a_pass_are_believed():
@@ -58,9 +69,9 @@ def test_runs_that_determine_the_worth_of_a_pass_are_believed():
     worn = replace(sweep, unique_tokens=unique, loss=loss * noise)
     engine = build_engine(worn, CONFIG)
     found = bet_on(engine, TARGET, unique_tokens=5e7)
-    assert found.repetition is not None and found.repetition.fitted
-    exact = repetition(TARGET, 5e7, ({**LAW, "R_D*": 4.0}, True))
+    assert found.repetition is not None and found.repetition.constants is Constants.fitted
+    exact = repetition(TARGET, 5e7, ({**LAW, "R_D*": 4.0}, Constants.fitted))
     assert found.repetition.tokens_worth == pytest.approx(exact.tokens_worth, rel=0.1)
-    assert any("constants of these runs" in reason for reason in found.reasons)
+    assert any("by constants of these runs" in reason for reason in found.reasons)
     unsaid = bet_on(engine, TARGET)
     assert any("give unique_tokens=" in reason for reason in unsaid.reasons)
