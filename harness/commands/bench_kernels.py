@@ -7,6 +7,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from harness.commands.bench_cross_entropy import Rest, compile_rest
 from harness.commands.root import Format
 from harness.errors import CannotAnswer, WrongInput
 from harness.report.terminal import StageProgress, print_json, print_lines, print_table
@@ -28,7 +29,7 @@ def bench_kernels(static: bool, cards: list[str], format: Format) -> None:
     if find_spec("triton") is None:
         raise CannotAnswer("the kernels need triton, which is not installed here")
     if static:
-        show_static(compiled(cards), format)
+        show_static(compiled(cards), compile_rest(cards), format)
     else:
         show_timings(format)
 
@@ -48,14 +49,14 @@ def compiled(cards: list[str]) -> dict[str, Resources]:
     return found
 
 
-def show_static(found: dict[str, Resources], format: Format) -> None:
+def show_static(found: dict[str, Resources], rest: Rest, format: Format) -> None:
     from kernels.shipped import as_row, violations
     from kernels.static import CARDS
 
     said = {key: violations(each, CARDS[key.split()[0]]) for key, each in found.items()}
     if format is Format.json:
         rows = {key: {**as_row(each), "violations": said[key]} for key, each in found.items()}
-        print_json({"run_on": [], "rows": rows, "effective_backward": backwards(found)})
+        print_json({"run_on": [], "rows": rows, "effective_backward": backwards(found), **rest.as_json()})
         return
     columns = ("card", "head_dim", "pass", "registers", "spills", "in loops", "shared KiB", "programs/SM")
     print_table(
@@ -65,6 +66,7 @@ def show_static(found: dict[str, Resources], format: Format) -> None:
     )
     for key, tf in backwards(found).items():
         print_lines(f"{key}: the whole backward {tf:.0f} TF, the recomputed scores not counted")
+    rest.show()
     print_lines(STATIC)
 
 

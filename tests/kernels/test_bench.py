@@ -68,19 +68,27 @@ def test_the_static_table_says_what_it_is(monkeypatch, capsys) -> None:
     pytest.importorskip("triton")
     from harness.commands import bench_kernels
     from harness.commands.root import Format
-    from kernels import shipped
+    from kernels import first_call, shipped
+    from kernels.linear_cross_entropy import static as loss
     from kernels.static import Loop, Resources
 
     found = Resources("k", 200, 3, 65536, 24, 2, (Loop(400, 12, 0, 0.9, 500.0), Loop(500, 12, 3, 1.0, 400.0)))
     keys = [shipped.key_of("sm_90", 64, which) for which in shipped.Pass]
     monkeypatch.setattr(shipped, "HEAD_DIMS", (64,))
     monkeypatch.setattr(shipped, "shipped_rows", lambda card: ((key, found) for key in keys))
+    spilling = Resources("k", 32, 9, 0, 0, 8, ())
+    monkeypatch.setattr(loss, "shipped_rows", lambda card: [(loss.key_of(card, 256), spilling)])
+    monkeypatch.setattr(first_call, "seconds_of", lambda card, head_dim: head_dim / 16)
     bench_kernels.bench_kernels(True, ["sm_90"], Format.table)
     said = capsys.readouterr().out
     assert "0.90" in said and "the whole backward 357 TF" in said
+    assert "9 spill instructions" in said and "compiles for 4.0 processor seconds" in said
     assert "have been run on: none" in said and "no measurement" in said
     bench_kernels.bench_kernels(True, ["sm_90"], Format.json)
-    row = json.loads(capsys.readouterr().out)["rows"][keys[0]]
+    found = json.loads(capsys.readouterr().out)
+    row = found["rows"][keys[0]]
     assert (row["tf_serial"], row["loop_spills"], row["violations"]) == (500.0, 3, [])
+    assert found["cross_entropy"][loss.key_of("sm_90", 256)]["faults"] == ["9 spill instructions"]
+    assert found["first_call_seconds"] == {"sm_90, head_dim 64": 4.0, "sm_90, head_dim 128": 8.0}
     with pytest.raises(Exception, match="sm_70"):
         bench_kernels.bench_kernels(True, ["sm_70"], Format.table)

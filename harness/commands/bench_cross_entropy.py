@@ -1,0 +1,66 @@
+"""The rest of `harness bench kernels static=true`: the loss kernel as compiled, and how long the first call
+of attention compiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.report.terminal import print_lines, print_table
+
+if TYPE_CHECKING:
+    from kernels.static import Resources
+
+FIRST_CALLS = (("sm_90", 64), ("sm_90", 128))
+
+
+@dataclass(frozen=True)
+class Rest:
+    """The loss kernel by card and vocabulary; processor seconds by card and head dimension."""
+
+    cross_entropy: dict[str, Resources]
+    first_call_seconds: dict[str, float]
+
+    def as_json(self) -> dict[str, Any]:
+        from kernels.linear_cross_entropy.static import as_row, faults
+        from kernels.static import CARDS
+
+        rows = {
+            key: {**as_row(found), "faults": faults(found, CARDS[key.split()[0]])}
+            for key, found in self.cross_entropy.items()
+        }
+        return {"cross_entropy": rows, "first_call_seconds": self.first_call_seconds}
+
+    def show(self) -> None:
+        from kernels.linear_cross_entropy.static import faults
+        from kernels.static import CARDS
+
+        print_table(
+            "the loss kernel as compiled, bfloat16 with gradients",
+            ("card", "vocabulary", "registers", "spills", "shared bytes", "programs/SM", ""),
+            [
+                (
+                    *key.split()[:2],
+                    *map(str, (found.registers, found.spills, found.shared_bytes, found.programs_per_sm)),
+                    "; ".join(faults(found, CARDS[key.split()[0]])),
+                )
+                for key, found in self.cross_entropy.items()
+            ],
+        )
+        print_lines(
+            *(
+                f"{key}: the first attention, forward and backward, compiles for {seconds:.1f} processor "
+                "seconds where nothing is cached, on this machine"
+                for key, seconds in self.first_call_seconds.items()
+            )
+        )
+
+
+def compile_rest(cards: list[str]) -> Rest:
+    from kernels.first_call import seconds_of
+    from kernels.linear_cross_entropy.static import shipped_rows
+
+    return Rest(
+        {key: found for card in cards for key, found in shipped_rows(card)},
+        {f"{card}, head_dim {D}": round(seconds_of(card, D), 2) for card, D in FIRST_CALLS if card in cards},
+    )
