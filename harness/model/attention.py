@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from harness.errors import WrongInput
 from harness.model.proof import proof, warn
-from harness.model.settings import AttentionKind
+from harness.model.settings import AttentionKind, CpuAttention
 from harness.shape import ModelShape
 
 Attend = Callable[[Tensor, Tensor, Tensor, float, int | None], Tensor]
@@ -36,12 +36,17 @@ class Attention:
 
 
 def build_attention(
-    kind: AttentionKind, shape: ModelShape, device: torch.device, dtype: torch.dtype
+    kind: AttentionKind,
+    shape: ModelShape,
+    device: torch.device,
+    dtype: torch.dtype,
+    on_cpu: CpuAttention = CpuAttention.sdpa,
 ) -> Attention:
     """The causal attention of a model on a device, its products in `dtype`.
 
-    `auto` takes the Triton kernels on a GPU where they have proved themselves (`kernels.verdicts`), else
-    SDPA, and says so in one line. Raises WrongInput for `triton` where no kernel can answer.
+    `auto` takes the Triton kernels on a GPU where they have proved themselves (`kernels.verdicts`), and on
+    a CPU what `on_cpu` says where it can; else SDPA, and says so in one line. Raises WrongInput for `triton`
+    where no kernel can answer.
     """
     match kind:
         case AttentionKind.reference:
@@ -54,8 +59,24 @@ def build_attention(
             return Attention(triton, "triton", "asked for")
         case AttentionKind.auto if device.type == "cuda" and shape.attends:
             return proved(shape, device, dtype)
+        case AttentionKind.auto if on_cpu is CpuAttention.cpp and shape.attends:
+            return built(shape, dtype)
         case AttentionKind.auto:
             return Attention(sdpa, "sdpa", "no GPU")
+
+
+def built(shape: ModelShape, dtype: torch.dtype) -> Attention:
+    """Our C++ where it takes the model and compiles, else SDPA."""
+    from kernels.cpu.attention import HEAD_DIMS
+    from kernels.cpu.build import CannotBuild, library
+
+    if dtype is not torch.float32 or shape.head_dim not in HEAD_DIMS:
+        return Attention(sdpa, "sdpa", "no GPU; not float32 with a head dimension of the C++ kernel")
+    try:
+        library("attention")
+    except CannotBuild as why:
+        return fallen_back(str(why))
+    return Attention(cpp, "cpp", "no GPU; C++ compiled for this processor")
 
 
 def refuse_triton(shape: ModelShape) -> None:
@@ -107,6 +128,12 @@ def triton(q_BHTd: Tensor, k_BKTd: Tensor, v_BKTd: Tensor, scale: float, window:
     from kernels import attention
 
     return attention(q_BHTd, k_BKTd, v_BKTd, causal=True, window=window, scale=scale)
+
+
+def cpp(q_BHTd: Tensor, k_BKTd: Tensor, v_BKTd: Tensor, scale: float, window: int | None = None) -> Tensor:
+    from kernels.cpu.attention import attention
+
+    return attention(q_BHTd, k_BKTd, v_BKTd, scale, window)
 
 
 def norm_rotate_before(attend: Attend) -> NormRotate | None:

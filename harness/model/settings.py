@@ -20,6 +20,13 @@ class AttentionKind(Enum):
     triton = "triton"
 
 
+class CpuAttention(Enum):
+    """Who answers `auto` on a CPU: PyTorch, or in a compiled float32 run our own C++ (`kernels.cpu`)."""
+
+    sdpa = "sdpa"
+    cpp = "cpp"
+
+
 @dataclass(kw_only=True)
 class AttentionConfig:
     kind: AttentionKind = AttentionKind.auto

@@ -93,7 +93,7 @@ def train_bare(cell: Cell, compiled: bool, reply: Any) -> None:
 
     config = cell.config
     device = choose_device(config.hardware.device)
-    attend = attention_of(cell, device).attend
+    attend = attention_of(cell, device, compiled=False).attend  # on a CPU PyTorch's own
     model = build_model(cell.shape, attend, config.init, config.parametrization, config.seed).to(device)
     loss_of = torch.compile(model.loss, dynamic=False) if compiled else model.loss
     optimizer = build_optimizer(model, config.optim, cell.peak_lr)

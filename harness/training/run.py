@@ -18,6 +18,7 @@ from harness.errors import HarnessError, WrongInput
 from harness.model.attention import Attention, build_attention
 from harness.model.init import build_model
 from harness.model.loss import CrossEntropy, build_loss
+from harness.model.settings import CpuAttention
 from harness.runs import (
     PROVENANCE,
     AlreadyFinished,
@@ -273,7 +274,8 @@ def build_module(
 ) -> tuple[TrainingModule, Attention, CrossEntropy]:
     config = cell.config
     device = choose_device(config.hardware.device)
-    attention, cross_entropy = attention_of(cell, device), loss_of(cell, device)
+    compiled = is_compiled(config.hardware, state.compiled if state else None)
+    attention, cross_entropy = attention_of(cell, device, compiled), loss_of(cell, device)
     model = build_model(
         cell.shape, attention.attend, config.init, config.parametrization, config.seed, cross_entropy.loss
     )
@@ -285,7 +287,6 @@ def build_module(
         share = cell.horizon.batch_sequences // world.size
         micro_batch = max(n for n in divisors(share) if n <= min(micro_batch, halving.micro_batch))
     lr_at = build_schedule(config.schedule, cell.peak_lr, cell.horizon.steps, cell.horizon.batch_tokens)
-    compiled = is_compiled(config.hardware, state.compiled if state else None)
     module = TrainingModule(
         model, data.batches, config.optim, config.hardware, lr_at, micro_batch, compiled, world
     )
@@ -295,8 +296,11 @@ def build_module(
     return module, attention, cross_entropy
 
 
-def attention_of(cell: Cell, device: torch.device) -> Attention:
-    return build_attention(cell.config.attention.kind, cell.shape, device, products_in(cell))
+def attention_of(cell: Cell, device: torch.device, compiled: bool) -> Attention:
+    """A run that is not compiled may be without a compiler, and goes on elsewhere as it began."""
+    config = cell.config
+    on_cpu = config.hardware.cpu_attention if compiled else CpuAttention.sdpa
+    return build_attention(config.attention.kind, cell.shape, device, products_in(cell), on_cpu)
 
 
 def loss_of(cell: Cell, device: torch.device) -> CrossEntropy:

@@ -12,6 +12,7 @@ from harness.data.tokenizer import TokenizerConfig
 from harness.later import later
 from harness.model.settings import (
     AttentionConfig,
+    CpuAttention,
     InitConfig,
     LossKind,
     ParametrizationConfig,
@@ -100,7 +101,7 @@ class HardwareConfig:
     micro-batch; it is a setting rather than a reading so that a resumed run splits its batch alike.
     `memory_gib`, where it is given, bounds the whole process instead (`harness.training.memory`).
     MFU is reported where `peak_flops` (FLOP/s of the device at this precision) is given or the device is in
-    `harness.training.peaks`. `gemm` bears on float32 on a CPU alone.
+    `harness.training.peaks`. `gemm` and `cpu_attention` bear on compiled float32 on a CPU alone.
     With `activation_checkpointing` a layer keeps its input alone and is computed again on the way back:
     about a third more work, which counts neither as FLOPs nor towards MFU. Of several processes, none is
     waited for longer than `timeout_seconds`."""
@@ -115,6 +116,7 @@ class HardwareConfig:
     strategy: Strategy = later(Strategy.auto)
     activation_checkpointing: bool = later(False)
     gemm: Gemm = later(Gemm.torch)
+    cpu_attention: CpuAttention = later(CpuAttention.sdpa)
     memory_gib: float | None = later(None)
     timeout_seconds: float = later(600.0)
 

@@ -6,9 +6,10 @@ import torch
 from harness.errors import WrongInput
 from harness.model.attention import build_attention, reference, sdpa
 from harness.model.proof import warn
-from harness.model.settings import AttentionKind
+from harness.model.settings import AttentionKind, CpuAttention
 from harness.shape import Mixer, ModelConfig, build_shape
 from kernels import verdicts
+from kernels.cpu.build import CannotBuild
 from kernels.selfcheck import Subject
 from kernels.verdicts import Outcome, Verdict
 
@@ -50,6 +51,29 @@ def test_the_door_names_who_answers_and_why():
     auto, asked = built(AttentionKind.auto), built(AttentionKind.reference)
     assert (auto.attend, auto.name, auto.reason) == (sdpa, "sdpa", "no GPU")
     assert (asked.attend, asked.name, asked.reason) == (reference, "reference", "asked for")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "head_dim", "name"),
+    [(torch.float32, 16, "cpp"), (torch.float32, 24, "sdpa"), (torch.bfloat16, 16, "sdpa")],
+)
+def test_auto_on_a_cpu_takes_the_cpp_kernel_where_it_fits(monkeypatch, dtype, head_dim, name):
+    monkeypatch.setattr("kernels.cpu.build.library", lambda name: None)
+    shape = replace(SHAPE, head_dim=head_dim)
+    found = build_attention(AttentionKind.auto, shape, CPU, dtype, CpuAttention.cpp)
+    assert found.name == name
+    assert build_attention(AttentionKind.sdpa, shape, CPU, dtype, CpuAttention.cpp).name == "sdpa"
+
+
+def test_without_a_compiler_sdpa_answers_and_says_so(monkeypatch, capsys):
+    def fails(name):
+        raise CannotBuild("no g++")
+
+    monkeypatch.setattr("kernels.cpu.build.library", fails)
+    warn.cache_clear()
+    found = build_attention(AttentionKind.auto, SHAPE, CPU, torch.float32, CpuAttention.cpp)
+    assert (found.name, found.reason) == ("sdpa", "no g++")
+    assert capsys.readouterr().err == "attention=auto: no g++; SDPA answers\n"
 
 
 def test_triton_is_refused_where_it_cannot_answer():

@@ -11,10 +11,11 @@ import torch
 
 from harness.errors import CannotAnswer, WrongInput
 from harness.runs import CONFIG, METRICS, RECORD, RunDirectory, Status, claim
+from harness.signals import StopFlag
 from harness.training.callbacks import Validation
 from harness.training.cell import read_cell
 from harness.training.module import can_compile, is_compiled, wants_compile
-from harness.training.run import as_if_alone, train
+from harness.training.run import Stopped, as_if_alone, train
 from harness.training.settings import Compile, HardwareConfig
 from harness.training.steps import evaluation_steps
 
@@ -250,9 +251,33 @@ def test_reference_attention_trains_like_sdpa(planned_run):
 @pytest.mark.skipif(not can_compile(), reason="no g++ or no Python headers: nothing can be compiled here")
 def test_compiled_training_agrees_with_eager(planned_run):
     short = ("horizon.tokens=10_000", "hardware.activation_gib=1e-3")
-    compiled, eager = train(planned_run(*short, "hardware.compile=always")), train(planned_run(*short))
+    own = ("hardware.compile=always", "hardware.gemm=onednn", "hardware.cpu_attention=cpp")
+    compiled, eager = train(planned_run(*short, *own)), train(planned_run(*short))
     assert compiled.compiled and not eager.compiled
+    assert (compiled.attention, eager.attention) == ("cpp", "sdpa")
     assert compiled.loss == pytest.approx(eager.loss, rel=1e-3)
+
+
+@pytest.mark.skipif(not can_compile(), reason="no g++ or no Python headers: nothing can be compiled here")
+def test_the_cpp_attention_resumes_to_the_bit(planned_run, monkeypatch):
+    monkeypatch.setattr("harness.training.module.compile_with", lambda _gemm, function: function)
+    words = ("horizon.tokens=30_000", "hardware.compile=always", "hardware.cpu_attention=cpp")
+    calm, stormy = planned_run("group=calm", *words), planned_run("group=stormy", *words)
+    train(calm)
+    flag, measure = StopFlag(), Validation.measure
+
+    def stopping(*arguments):
+        flag.signal = signal.SIGTERM
+        measure(*arguments)
+
+    monkeypatch.setattr(Validation, "measure", stopping)
+    with pytest.raises(Stopped):
+        train(stormy, flag=flag)
+    monkeypatch.undo()
+    monkeypatch.setattr("harness.training.module.compile_with", lambda _gemm, function: function)
+    train(stormy)
+    assert stormy.record().attempts == 2 and stormy.record().attention == "cpp"
+    assert science_of(stormy)[1] == science_of(calm)[1]
 
 
 def test_auto_compiles_only_where_it_can(monkeypatch):
