@@ -87,12 +87,15 @@ def refuse_triton(shape: ModelShape) -> None:
 
 def refuse_device(device: torch.device) -> None:
     from kernels import Implementation, implementation_for
+    from kernels.attention.api import without_tile
 
     if implementation_for(torch.empty(0, device=device)) is not Implementation.triton:
         raise WrongInput(
             f"attention=triton needs a GPU, and this run is on {device.type}; use attention=auto, sdpa or "
             "reference (TRITON_INTERPRET=1 interprets the kernels: for tests, far slower)"
         )
+    if why := without_tile(device):
+        raise WrongInput(f"attention=triton: {why}; use attention=auto, sdpa or reference")
 
 
 def untaken(shape: ModelShape) -> str:
@@ -108,9 +111,11 @@ def untaken(shape: ModelShape) -> str:
 
 def proved(shape: ModelShape, device: torch.device, dtype: torch.dtype) -> Attention:
     """The kernels if they passed their comparison with SDPA on this card, else SDPA and one warning."""
-    if why := untaken(shape):
-        return fallen_back(why)
+    from kernels.attention.api import without_tile
     from kernels.selfcheck import Subject
+
+    if why := untaken(shape) or without_tile(device):
+        return fallen_back(why)
 
     windowed = any(layer.window is not None for layer in shape.layers)
     name = str(dtype).removeprefix("torch.")

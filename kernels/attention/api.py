@@ -37,6 +37,8 @@ HEAD_DIMS = (16, 32, 48, 64, 96, 128, 192, 256)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 INTEGERS = (torch.int32, torch.int64)
 MAX_TOKENS = 2**24
+OLDEST = (8, 0)
+"""Compute capability of the oldest NVIDIA card with a tile."""
 
 
 class Implementation(Enum):
@@ -125,6 +127,8 @@ def attention(
     if implementation_for(q) is Implementation.reference:
         out, lse = reference_attention(q, k, v, options, documents, sink)
     else:
+        if why := without_tile(q.device):
+            raise ValueError(f"{why}; use scaled_dot_product_attention")
         if not torch.compiler.is_compiling():
             _refuse_other_derivatives(q, k, v, *([] if sink is None else [sink]))
         starts, ends = (None, None) if documents is None else (documents.starts, documents.ends)
@@ -139,6 +143,19 @@ def implementation_for(q: Tensor) -> Implementation:
     """Who answers a call with this tensor: the kernels on a GPU or interpreted, else the reference."""
     runs_triton = HAS_TRITON and (q.device.type == "cuda" or interpreted())
     return Implementation.triton if runs_triton else Implementation.reference
+
+
+def without_tile(device: torch.device) -> str:
+    """Why no tile passes the static gate on the card of `device`; empty where one does. Before sm_80 Triton
+    multiplies without tensor cores, and the smallest tiles spill by the thousand."""
+    if device.type != "cuda" or torch.version.hip or not torch.cuda.is_available():
+        return ""
+    major, minor = torch.cuda.get_device_capability(device)
+    if (major, minor) >= OLDEST:
+        return ""
+    return (
+        f"no tile of the attention kernels passes on sm_{major}{minor}, only from sm_{OLDEST[0]}{OLDEST[1]}"
+    )
 
 
 def _autocast(tensor: Tensor) -> Tensor:

@@ -77,22 +77,23 @@ HOPPER: Table = {
         256: Tile(128, 64, 8, 2, hoist=False),
     },
     Pass.keys_values: {
-        16: Tile(128, 64, 8, 2),
-        32: Tile(128, 64, 8, 2),
+        16: Tile(64, 64, 4, 1),
+        32: Tile(128, 64, 4, 1, hoist=False),
         64: Tile(128, 64, 8, 1),
         128: Tile(128, 32, 8, 1, hoist=False),
         256: Tile(64, 16, 8, 1, hoist=False),
     },
     Pass.queries: {
-        16: Tile(128, 64, 4, 2),
+        16: Tile(64, 64, 4, 2),
         32: Tile(128, 64, 4, 2),
         64: Tile(64, 128, 4, 2),
         128: Tile(64, 64, 4, 2, hoist=False),
-        256: Tile(64, 32, 8, 2, hoist=False),
+        256: Tile(128, 32, 8, 2, hoist=False),
     },
 }
 BLACKWELL: Table = HOPPER | {
     Pass.forward: HOPPER[Pass.forward] | {128: Tile(128, 64, 8, 2), 256: Tile(128, 32, 8, 2)},
+    Pass.keys_values: HOPPER[Pass.keys_values] | {256: Tile(32, 16, 4, 1)},
 }
 SMALL: Table = {
     Pass.forward: {
@@ -132,12 +133,26 @@ FLOAT32: Table = {
 """Small tiles that fit every card: float32 is for checking, not for speed."""
 
 FEATURED = {
+    (Family.sm_80, Pass.forward, 64): Tile(128, 32, 4, 2),
     (Family.sm_80, Pass.forward, 128): Tile(128, 32, 8, 2),
+    (Family.sm_80, Pass.forward, 256): Tile(64, 32, 8, 2),
+    (Family.sm_80, Pass.keys_values, 16): Tile(64, 64, 4, 2),
     (Family.sm_80, Pass.keys_values, 32): Tile(128, 64, 8, 2),
-    (Family.sm_80, Pass.keys_values, 64): Tile(64, 32, 4, 2),
+    (Family.sm_80, Pass.keys_values, 64): Tile(64, 32, 8, 2, hoist=False),
+    (Family.sm_80, Pass.keys_values, 128): Tile(32, 32, 4, 2),
+    (Family.sm_80, Pass.keys_values, 256): Tile(32, 16, 4, 1, hoist=False),
+    (Family.sm_80, Pass.queries, 128): Tile(128, 32, 8, 2),
+    (Family.sm_90, Pass.forward, 128): Tile(128, 64, 8, 2, hoist=False),
+    (Family.sm_90, Pass.forward, 256): Tile(128, 32, 8, 2, hoist=False),
+    (Family.sm_90, Pass.keys_values, 32): Tile(128, 64, 8, 2),
+    (Family.sm_90, Pass.keys_values, 64): Tile(128, 64, 8, 1, hoist=False),
+    (Family.sm_90, Pass.queries, 32): Tile(128, 64, 4, 2, hoist=False),
+    (Family.sm_90, Pass.queries, 64): Tile(64, 128, 4, 2, hoist=False),
+    (Family.sm_90, Pass.queries, 128): Tile(128, 64, 8, 2, hoist=False),
+    (Family.small, Pass.keys_values, 16): Tile(64, 64, 4, 2, hoist=False),
     (Family.small, Pass.keys_values, 128): Tile(32, 32, 4, 1),
 }
-"""Where documents, a window or a softcap would make the plain tile spill in its main loop."""
+"""Where documents, a window or a softcap would make the plain tile spill."""
 
 INTERPRETER_TILE = Tile(rows=32, columns=16, warps=4, stages=1)
 

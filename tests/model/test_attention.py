@@ -111,6 +111,22 @@ def test_auto_falls_back_without_a_comparison_where_there_is_no_tile(monkeypatch
     assert "no tile for model.head_dim=24" in found.reason
 
 
+def test_a_card_without_a_tile_falls_back_with_one_warning(monkeypatch, capsys):
+    monkeypatch.setattr(verdicts, "verdict", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    warn.cache_clear()
+    assert [built(AttentionKind.auto, device=GPU).attend for _ in range(2)] == [sdpa, sdpa]
+    said = capsys.readouterr().err.splitlines()
+    assert said == [
+        "attention=auto: no tile of the attention kernels passes on sm_75, only from sm_80; SDPA answers"
+    ]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    monkeypatch.setattr(verdicts, "card_name", lambda device: "a card")
+    monkeypatch.setattr(verdicts, "verdict", lambda what: Verdict(Outcome.passed, ""))
+    assert built(AttentionKind.auto, device=GPU).name == "triton"
+
+
 def test_a_model_without_attention_compares_nothing(monkeypatch):
     monkeypatch.setattr(verdicts, "verdict", None)
     assert built(AttentionKind.auto, replace(SHAPE, mixer=Mixer.recurrent), GPU).name == "sdpa"
