@@ -13,8 +13,8 @@ from harness.commands.cells import planned
 from harness.commands.observe import observe, params_kind
 from harness.commands.root import Experiment, Format
 from harness.errors import CannotAnswer
-from harness.forecast.design import Cost, Design, design, joint_covariance
-from harness.forecast.engine import Target, build_engine, run_noise
+from harness.forecast.design import Cost, Design, design, extrapolation, joint_covariance, useful
+from harness.forecast.engine import Target, build_engine, growth, run_noise
 from harness.forecast.replay import replay
 from harness.laws.config import ParamsKind
 from harness.report.terminal import print_json, print_lines, print_table, si
@@ -48,10 +48,27 @@ def next_runs(
         raise CannotAnswer("every cell of these axes is planned already; add values to sweep.axes")
     engine = build_engine(observations, settings.forecast)
     ensemble = engine.weighed(engine.ratio(target))
-    covariance = joint_covariance(ensemble, points(new, target, observations.params_kind))
+    rows = points(new, target, observations.params_kind)
+    flops = np.array([*(cell.flops for cell in new), target.budget])
+    seen = useful(ensemble, rows, flops, (observations.flops, observations.loss))
+    if not seen.any():  # laws widen what they look at where too little is near
+        seen = np.ones(len(new), dtype=bool)
+    candidates = len(new)
+    new, rows = [cell for cell, one in zip(new, seen, strict=True) if one], chosen_rows(rows, seen)
+    beyond = extrapolation(
+        flops[np.append(seen, True)],
+        float(observations.flops.max()),
+        growth(engine.rolling, engine.ratio(target)),
+    )
+    covariance = joint_covariance(ensemble, rows) + beyond
     cost = marginal_cost([planned(cell) for cell in new], before)
     found = design(covariance, run_noise(engine.core), cost, count, budget)
-    return NextRuns(target, found, tuple(new[one.candidate] for one in found.chosen), len(new))
+    return NextRuns(target, found, tuple(new[one.candidate] for one in found.chosen), candidates)
+
+
+def chosen_rows(rows: dict[str, np.ndarray], keep: np.ndarray) -> dict[str, np.ndarray]:
+    """Of the candidates those to keep, and the bet."""
+    return {name: column[np.append(keep, True)] for name, column in rows.items()}
 
 
 def points(cells: Sequence[Cell], target: Target, kind: ParamsKind) -> dict[str, np.ndarray]:

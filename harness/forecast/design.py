@@ -6,8 +6,9 @@ between laws the covariance of their predictions. Measuring a candidate takes of
 
     V(bet) - V(bet | x) = Cov(bet, x)^2 / (V(x) + noise^2),
 
-the intra- and inter-model terms of arXiv:2604.22753 in one. Candidates are taken greedily, each
-conditioned on those before it.
+the intra- and inter-model terms of arXiv:2604.22753 in one, and a third: what all laws get wrong together
+beyond the largest run, as in the interval of the forecast. Candidates are taken greedily, each conditioned
+on those before it; those that the laws of the bet would not see are left out.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.errors import CannotAnswer
-from harness.forecast.ensemble import Ensemble
+from harness.forecast.ensemble import NEAR, Ensemble, excess
 from harness.laws.forms.form import Rows
 from harness.laws.solve import FormSurface, Response, Solution
-from harness.laws.surfaces import Floats
+from harness.laws.surfaces import Flags, Floats
 
 COST_POWERS = (1.0, 0.5, 0.0)
 """Variance per FLOP alone spends the budget on runs too small to say much, variance alone on one large run;
@@ -98,6 +99,22 @@ def joint_covariance(ensemble: Ensemble, rows: Rows) -> Floats:
     apart = ensemble.member_log_loss(rows) - ensemble.log_loss(rows)
     between = np.einsum("m,mi,mj->ij", ensemble.weights, apart, apart)
     return np.asarray(np.einsum("m,mij->ij", ensemble.weights, np.array(within)) + between)
+
+
+def extrapolation(flops: Floats, largest: float, growth: float) -> Floats:
+    """Of ln L at rows of `flops`, the last of them the bet, [n, n]: what the laws together get wrong beyond
+    the `largest` run. A random walk in ln C whose standard deviation at the bet is that of the forecast's
+    own interval, `growth` times ln(C / C_max): a run on the way there takes its share of the way off."""
+    beyond = np.maximum(np.log(flops / largest), 0.0)
+    return np.asarray(growth**2 * beyond[-1] * np.minimum(beyond[:, None], beyond))
+
+
+def useful(ensemble: Ensemble, rows: Rows, flops: Floats, known: tuple[Floats, Floats]) -> Flags:
+    """Candidates that the laws of the bet would see once trained, [n - 1]: those predicted within `NEAR` of
+    the best of a similar budget, among themselves and the runs `known` (their FLOPs and losses)."""
+    predicted = np.exp(ensemble.log_loss(rows)[:-1])
+    above = excess(np.append(flops[:-1], known[0]), np.append(predicted, known[1]))
+    return np.asarray(above[: len(predicted)] <= NEAR)
 
 
 def member_covariance(solution: Solution, rows: Rows) -> Floats:

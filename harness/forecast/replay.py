@@ -13,7 +13,8 @@ import numpy as np
 
 from harness.errors import CannotAnswer
 from harness.forecast.backtest import split
-from harness.forecast.design import design, joint_covariance
+from harness.forecast.design import design, extrapolation, joint_covariance, useful
+from harness.forecast.engine import PUBLIC_GROWTH
 from harness.forecast.ensemble import Ensemble, fit_ensemble
 from harness.laws.observations import Observations
 from harness.laws.surfaces import Floats
@@ -28,6 +29,11 @@ BATCH = 4
 """Runs chosen before the laws are fitted again, as many as a small cluster trains side by side."""
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
+
+
+def batch_size(rows: int) -> int:
+    """Of a small table single runs: four would be a large share of it."""
+    return max(1, min(BATCH, rows // 20))
 
 
 class Order(Enum):
@@ -149,8 +155,11 @@ def steps(table: Table, order: Order, seed: int) -> Iterator[list[int]]:
     """The numbers of the runs trained so far, batch after batch, the same first ones in every order."""
     flops, rng = table.rows.flops, np.random.default_rng(seed)
     cheapest = np.argsort(flops, kind="stable")
-    trained = rng.choice(cheapest[: FIRST * FIRST_AMONG], FIRST, replace=False).tolist()
+    trained = rng.choice(
+        cheapest[: max(FIRST, min(FIRST * FIRST_AMONG, len(flops) // 2))], FIRST, replace=False
+    ).tolist()
     shuffled = rng.permutation(len(flops)).tolist()
+    size = batch_size(len(flops))
     while True:
         yield trained
         left = [i for i in range(len(flops)) if i not in trained]
@@ -160,9 +169,9 @@ def steps(table: Table, order: Order, seed: int) -> Iterator[list[int]]:
             case Order.design:
                 batch = best_batch(table, trained, left)
             case Order.random:
-                batch = [i for i in shuffled if i not in trained][:BATCH]
+                batch = [i for i in shuffled if i not in trained][:size]
             case Order.grid:
-                batch = [i for i in cheapest.tolist() if i not in trained][:BATCH]
+                batch = [i for i in cheapest.tolist() if i not in trained][:size]
         trained = [*trained, *batch]
 
 
@@ -175,12 +184,16 @@ def best_batch(table: Table, trained: Sequence[int], left: Sequence[int]) -> lis
         name: np.append(getattr(rows, name)[list(left)], getattr(table.held, name)[top])
         for name in ("params", "tokens")
     }
-    flops = rows.flops[list(left)]
+    spent, flops = rows.flops[list(trained)], np.append(rows.flops[list(left)], table.held.flops[top])
     noise = float(np.median([solution.scale for solution in ensemble.solutions]))
+    seen = useful(ensemble, columns, flops, (spent, rows.loss[list(trained)]))
+    if not seen.any():
+        return [left[int(flops[:-1].argmin())]]
 
     def cost(candidate: int, chosen: Sequence[int]) -> float:
-        return math.inf if candidate in chosen else float(flops[candidate])
+        return math.inf if candidate in chosen or not seen[candidate] else float(flops[candidate])
 
-    budget = max(float(rows.flops[list(trained)].sum()), float(flops.min()))
-    found = design(joint_covariance(ensemble, columns), noise, cost, BATCH, budget)
-    return [left[one.candidate] for one in found.chosen] or [left[int(flops.argmin())]]
+    budget = max(float(spent.sum()), float(flops[:-1][seen].min()))
+    covariance = joint_covariance(ensemble, columns) + extrapolation(flops, float(spent.max()), PUBLIC_GROWTH)
+    found = design(covariance, noise, cost, batch_size(len(rows)), budget)
+    return [left[one.candidate] for one in found.chosen] or [left[int(flops[:-1].argmin())]]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from harness.errors import CannotAnswer
-from harness.forecast.design import derivatives, design, joint_covariance
+from harness.forecast.design import derivatives, design, extrapolation, joint_covariance, useful
 from harness.forecast.ensemble import PLAIN, fit_ensemble
 from harness.laws.config import LossUnit, ParamsKind
 from harness.laws.observations import FLOPS_EXACT, Row, collect
@@ -110,3 +110,19 @@ def test_a_bet_far_out_asks_for_what_lies_towards_it():
     assert np.allclose(covariance, covariance.T) and np.linalg.eigvalsh(covariance).min() > -1e-12
     found = design(covariance, 0.002, priced([1.0, 1.0]), 1, 1.0)
     assert found.chosen[0].candidate == 0
+
+
+def test_a_run_on_the_way_to_the_bet_takes_its_share_off_what_all_laws_get_wrong():
+    found = extrapolation(np.array([1e17, 1e19, 1e20]), 1e18, 0.01)
+    assert math.sqrt(found[-1, -1]) == pytest.approx(0.01 * math.log(100))
+    assert not found[0].any()  # it lies inside the sweep
+    assert left_over(found, 0.0, [1]) == pytest.approx(math.sqrt(found[-1, -1] / 2))
+    assert np.linalg.eigvalsh(found).min() > -1e-15
+
+
+def test_a_cell_far_off_the_best_of_its_budget_is_not_worth_training():
+    rows = planted([1e7, 3e7, 1e8], [1e9, 3e9, 1e10])
+    ensemble = fit_ensemble(rows, 1e-3)
+    at = {"params": np.array([1e8, 1e6, 1e9]), "tokens": np.array([2e10, 2e12, 1e11])}
+    flops = 6 * at["params"] * at["tokens"]
+    assert useful(ensemble, at, flops, (rows.flops, rows.loss)).tolist() == [True, False]
