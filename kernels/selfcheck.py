@@ -23,12 +23,14 @@ from kernels.norm_rotary.reference import reference_norm_rotary
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is to be proved: the kernels that a model of this head dimension would launch on `device`."""
+    """What is to be proved: the kernels that a model of this head dimension would launch on `device`, with
+    the shipped tiles or those of `Tiles.flat`."""
 
     head_dim: int
     dtype: str
     windowed: bool
     device: str
+    tiles: tuple[int, ...] | None = None
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -37,7 +39,7 @@ class Subject:
         return found
 
     def shortfall(self) -> str | None:
-        return shortfall(self)
+        return shortfall(self, shipped if self.tiles is None else with_tiles(self.tiles))
 
 
 Size = tuple[int, int, int]
@@ -48,6 +50,13 @@ Attend = Callable[[Tensor, Tensor, Tensor, int | None], Tensor]
 
 def shipped(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
     return attention(q, k, v, causal=True, window=window)
+
+
+def with_tiles(tiles: Sequence[int]) -> Attend:
+    def attend(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+        return attention(q, k, v, causal=True, window=window, tiles=tiles)
+
+    return attend
 
 
 def sdpa(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:

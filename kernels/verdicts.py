@@ -103,7 +103,7 @@ def verdict(subject: Subject, examine: Callable[[Subject], Verdict] = examine_ap
     found = examine(subject)
     if found.outcome is not Outcome.unavailable:
         with suppress(OSError):  # a folder that cannot be written costs the next run a comparison
-            _keep(file, found)
+            write_whole(file, _text(found))
     return found
 
 
@@ -116,11 +116,11 @@ def _text(found: Verdict) -> str:
     return json.dumps({"outcome": found.outcome.value, "said": found.said})
 
 
-def _keep(file: Path, found: Verdict) -> None:
+def write_whole(file: Path, text: str) -> None:
     """Whole or not at all: several runs may start at once."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as draft:
-        draft.write(_text(found))
+        draft.write(text)
     Path(draft.name).replace(file)
 
 

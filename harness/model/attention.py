@@ -6,7 +6,9 @@ B batch, T tokens, H query heads, K key/value heads (K divides H), d head dimens
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,6 +18,9 @@ from harness.errors import WrongInput
 from harness.model.proof import proof, warn
 from harness.model.settings import AttentionKind, CpuAttention
 from harness.shape import ModelShape
+
+if TYPE_CHECKING:
+    from kernels.selfcheck import Subject
 
 Attend = Callable[[Tensor, Tensor, Tensor, float, int | None], Tensor]
 """q_BHTd, k_BKTd, v_BKTd, scale of the scores, window -> out_BHTd: causal. A query sees the last `window`
@@ -33,6 +38,16 @@ class Attention:
     attend: Attend
     name: str
     reason: str
+    tiles: tuple[int, ...] | None = None
+    """Those that were chosen on this card (`kernels.attention.tuning.Tiles`); None: the shipped ones."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Tiles are chosen on the card, for sequences of `context`; or are `fixed`, those a run began with."""
+
+    context: int
+    fixed: tuple[int, ...] | None = None
 
 
 def build_attention(
@@ -41,12 +56,13 @@ def build_attention(
     device: torch.device,
     dtype: torch.dtype,
     on_cpu: CpuAttention = CpuAttention.sdpa,
+    tuning: Tuning | None = None,
 ) -> Attention:
     """The causal attention of a model on a device, its products in `dtype`.
 
-    `auto` takes the Triton kernels on a GPU where they have proved themselves (`kernels.verdicts`), and on
-    a CPU what `on_cpu` says where it can; else SDPA, and says so in one line. Raises WrongInput for `triton`
-    where no kernel can answer.
+    `auto` takes the Triton kernels on a GPU where they have proved themselves (`kernels.verdicts`), with the
+    tiles of `tuning`, and on a CPU what `on_cpu` says where it can; else SDPA, and says so in one line.
+    Raises WrongInput for `triton` where no kernel can answer.
     """
     match kind:
         case AttentionKind.reference:
@@ -58,7 +74,7 @@ def build_attention(
             refuse_device(device)
             return Attention(triton, "triton", "asked for")
         case AttentionKind.auto if device.type == "cuda" and shape.attends:
-            return proved(shape, device, dtype)
+            return proved(shape, device, dtype, tuning)
         case AttentionKind.auto if on_cpu is CpuAttention.cpp and shape.attends:
             return built(shape, dtype)
         case AttentionKind.auto:
@@ -109,7 +125,9 @@ def untaken(shape: ModelShape) -> str:
     return ""
 
 
-def proved(shape: ModelShape, device: torch.device, dtype: torch.dtype) -> Attention:
+def proved(
+    shape: ModelShape, device: torch.device, dtype: torch.dtype, tuning: Tuning | None = None
+) -> Attention:
     """The kernels if they passed their comparison with SDPA on this card, else SDPA and one warning."""
     from kernels.attention.api import without_tile
     from kernels.selfcheck import Subject
@@ -121,7 +139,34 @@ def proved(shape: ModelShape, device: torch.device, dtype: torch.dtype) -> Atten
     name = str(dtype).removeprefix("torch.")
     subject = Subject(head_dim=shape.head_dim, dtype=name, windowed=windowed, device=str(device))
     passed, reason = proof(subject, "SDPA")
-    return Attention(triton, "triton", reason) if passed else fallen_back(reason)
+    if not passed:
+        return fallen_back(reason)
+    return Attention(triton, "triton", reason) if tuning is None else tuned(subject, shape, tuning, reason)
+
+
+def tuned(subject: Subject, shape: ModelShape, tuning: Tuning, reason: str) -> Attention:
+    """The kernels with the tiles that are fastest on this card, or a run's own, which prove themselves as the
+    shipped ones did; where they do not, or the search fails, the shipped ones and one warning."""
+    from kernels.attention.autotune import Problem, bounded
+    from kernels.attention.autotune import tuned as search
+
+    windows = [layer.window for layer in shape.layers if layer.window is not None]
+    problem = Problem(
+        head_dim=subject.head_dim,
+        dtype=subject.dtype,
+        tokens=bounded(tuning.context),
+        window=max(windows, default=None),
+        device=subject.device,
+    )
+    try:
+        tiles = tuning.fixed or search(problem).tiles
+        passed, said = proof(replace(subject, tiles=tiles), "SDPA")
+    except RuntimeError as error:
+        passed, said = False, f"the search failed: {error}"
+    if not passed:
+        warn(f"hardware.autotune: {said}; the shipped tiles are used")
+        return Attention(triton, "triton", f"{reason}; shipped tiles, as {said}")
+    return Attention(partial(triton, tiles=tiles), "triton", f"{said}; tiles timed there", tiles)
 
 
 def fallen_back(why: str) -> Attention:
@@ -129,10 +174,17 @@ def fallen_back(why: str) -> Attention:
     return Attention(sdpa, "sdpa", why)
 
 
-def triton(q_BHTd: Tensor, k_BKTd: Tensor, v_BKTd: Tensor, scale: float, window: int | None = None) -> Tensor:
+def triton(
+    q_BHTd: Tensor,
+    k_BKTd: Tensor,
+    v_BKTd: Tensor,
+    scale: float,
+    window: int | None = None,
+    tiles: tuple[int, ...] | None = None,
+) -> Tensor:
     from kernels import attention
 
-    return attention(q_BHTd, k_BKTd, v_BKTd, causal=True, window=window, scale=scale)
+    return attention(q_BHTd, k_BKTd, v_BKTd, causal=True, window=window, scale=scale, tiles=tiles)
 
 
 def cpp(q_BHTd: Tensor, k_BKTd: Tensor, v_BKTd: Tensor, scale: float, window: int | None = None) -> Tensor:
@@ -144,7 +196,7 @@ def cpp(q_BHTd: Tensor, k_BKTd: Tensor, v_BKTd: Tensor, scale: float, window: in
 def norm_rotate_before(attend: Attend) -> NormRotate | None:
     """The kernel that normalises and rotates queries and keys in one pass, where `attend` is a kernel too:
     both are compared with PyTorch together. None leaves it to the model's own operations."""
-    return norm_rotate if attend is triton else None
+    return norm_rotate if getattr(attend, "func", attend) is triton else None
 
 
 def norm_rotate(x_BTHd: Tensor, gain_d: Tensor, cos_Td: Tensor, sin_Td: Tensor, eps: float) -> Tensor:

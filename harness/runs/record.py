@@ -15,13 +15,14 @@ class RunRecord:
     """Losses are validation losses in nats per token. `planned_code_version` is the code that was there
     when the run was planned, `code_version` the code that trained it; `attempts` counts all of them, those
     that failed included. `optimizer_flops` are the matrix products of the optimizer, beside `flops`;
-    AdamW has none. `attention_reason` is why `attention` was chosen, `cross_entropy_reason` why
-    `cross_entropy`. `seed` is that of the initial weights, `data_seed` of the order of the data,
-    `validation_seed` of the choice of validation windows (None: evenly spaced). A run may begin where another
-    one's trunk ends, `trunk_run`'s: it counts what it would have taken alone, of which `shared_tokens`,
-    `shared_flops` and `shared_seconds` were that run's. `micro_batch` sequences were taken at once, after
-    `out_of_memory_at` of them had not fitted. A process had `threads` on its CPU; how sums round depends on
-    that."""
+    AdamW has none. `attention_reason` is why `attention` was chosen, `attention_tiles` the numbers of its
+    tiles where they were timed (of the forward, of dK and dV, of dQ: rows, columns, warps, stages, hoisting),
+    `cross_entropy_reason` why `cross_entropy`. `seed` is that of the initial weights, `data_seed` of the
+    order of the data, `validation_seed` of the choice of validation windows (None: evenly spaced). A run may
+    begin where another one's trunk ends, `trunk_run`'s: it counts what it would have taken alone, of which
+    `shared_tokens`, `shared_flops` and `shared_seconds` were that run's. `micro_batch` sequences were taken
+    at once, after `out_of_memory_at` of them had not fitted. A process had `threads` on its CPU; how sums
+    round depends on that."""
 
     run_id: str
     group: str
@@ -64,6 +65,7 @@ class RunRecord:
     mixer: str = "attention"
     attention_every: int | None = None
     attention_reason: str = ""
+    attention_tiles: str = ""
     cross_entropy: str = ""
     cross_entropy_reason: str = ""
     state_size: int | None = None

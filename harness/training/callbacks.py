@@ -150,7 +150,9 @@ class Saver(lightning.Callback):
         earlier_sizes: str = "",
         log: StepLog | None = None,
         shared: dict[str, Any] | None = None,
+        attention_tiles: tuple[int, ...] | None = None,
     ) -> None:
+        self.attention_tiles = attention_tiles
         self.cell, self.attempt, self.clock, self.started_at = cell, attempt, clock, started_at
         self.world, self.earlier_sizes = world, earlier_sizes
         self.step_log, self.shared = log, shared
@@ -186,6 +188,7 @@ class Saver(lightning.Callback):
             losses=losses,
             grad_norms=grad_norms,
             shared=self.shared,
+            attention_tiles=self.attention_tiles,
         )
 
 

@@ -30,7 +30,8 @@ UNWRITABLE = (OSError, RuntimeError, zipfile.BadZipFile)
 @dataclass(frozen=True)
 class State:
     """Everything a run needs to go on as if it had never stopped. `losses` and `grad_norms`, float64 [steps],
-    are kept by runs that share their trunk; `shared` says what this one took over (`branch.Shared`)."""
+    are kept by runs that share their trunk; `shared` says what this one took over (`branch.Shared`).
+    `attention_tiles` were chosen on the card; other ones sum in another order."""
 
     step: int
     model: dict[str, Any]
@@ -45,6 +46,7 @@ class State:
     losses: Tensor | None = None
     grad_norms: Tensor | None = None
     shared: dict[str, Any] | None = None
+    attention_tiles: tuple[int, ...] | None = None
 
 
 def save(folder: Path, state: State) -> Path:

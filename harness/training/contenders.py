@@ -87,9 +87,9 @@ def train_ours(cell: Cell, compiled: bool, reply: Any) -> None:
 def train_bare(cell: Cell, compiled: bool, reply: Any) -> None:
     """The loop one would write by hand over the same model: no accumulation, no schedule, no callbacks."""
     from harness.model.init import build_model
+    from harness.training.choices import attention_of
     from harness.training.distributed import choose_device
     from harness.training.optim import build_optimizer
-    from harness.training.run import attention_of
 
     config = cell.config
     device = choose_device(config.hardware.device)

@@ -89,6 +89,7 @@ def finished(cell: Cell, attempt: Attempt, batches: Batches, outcome: Outcome) -
         precision=config.hardware.precision.value,
         attention=outcome.attention.name if shape.attends else "none",
         attention_reason=outcome.attention.reason if shape.attends else "no layer attends",
+        attention_tiles=" ".join(map(str, outcome.attention.tiles or ())),
         cross_entropy=outcome.cross_entropy.name,
         cross_entropy_reason=outcome.cross_entropy.reason,
         compiled=outcome.module.compiled,

@@ -15,10 +15,9 @@ import torch
 from harness.data.loader import Batches, target_bytes, validation_windows
 from harness.data.shards import TokenStore
 from harness.errors import HarnessError, WrongInput
-from harness.model.attention import Attention, build_attention
+from harness.model.attention import Attention
 from harness.model.init import build_model
-from harness.model.loss import CrossEntropy, build_loss
-from harness.model.settings import CpuAttention
+from harness.model.loss import CrossEntropy
 from harness.runs import (
     PROVENANCE,
     AlreadyFinished,
@@ -37,6 +36,7 @@ from harness.training.branch import TrunkSaver, branch_off
 from harness.training.callbacks import Clock, Metrics, ProgressBar, Saver, StopOnSignal, Validation
 from harness.training.cell import Cell, read_cell
 from harness.training.checkpoint import State, load_file, load_latest, path_of
+from harness.training.choices import attention_of, loss_of, tuning_of
 from harness.training.damaged_cache import recompiled
 from harness.training.distributed import (
     ALONE,
@@ -65,7 +65,7 @@ from harness.training.outcome import Outcome, finished, now
 from harness.training.peak import forget_peak
 from harness.training.provenance import Origin, code_version, provenance
 from harness.training.schedule import build_schedule
-from harness.training.settings import HardwareConfig, Precision
+from harness.training.settings import HardwareConfig
 from harness.training.steplog import step_log
 from harness.training.steps import evaluation_steps, row_steps, spans
 from harness.training.trainer import build_trainer, quiet_lightning
@@ -192,7 +192,8 @@ def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag
         metrics.take_over(branch.validations, module.lr_at)
     validation = Validation(cell, attempt, data.windows, data.windows_bytes, evaluate_at)
     shared = state.shared if state else None
-    saver = Saver(cell, attempt, clock, origin.started_at, world, earlier_sizes(state, world), log, shared)
+    sizes, tiles = earlier_sizes(state, world), attention.tiles
+    saver = Saver(cell, attempt, clock, origin.started_at, world, sizes, log, shared, tiles)
     whole = trunk is not None and halving is None  # a halved run sums in another order
     leaver = [TrunkSaver(saver, trunk, origin.code)] if trunk and whole else []
     stop = StopOnSignal(saver, flag)
@@ -275,7 +276,8 @@ def build_module(
     config = cell.config
     device = choose_device(config.hardware.device)
     compiled = is_compiled(config.hardware, state.compiled if state else None)
-    attention, cross_entropy = attention_of(cell, device, compiled), loss_of(cell, device)
+    attention = attention_of(cell, device, compiled, tuning_of(cell, state, world))
+    cross_entropy = loss_of(cell, device)
     model = build_model(
         cell.shape, attention.attend, config.init, config.parametrization, config.seed, cross_entropy.loss
     )
@@ -294,18 +296,3 @@ def build_module(
         model.load_state_dict(state.model)
         module.optimizer_state = state.optimizer
     return module, attention, cross_entropy
-
-
-def attention_of(cell: Cell, device: torch.device, compiled: bool) -> Attention:
-    """A run that is not compiled may be without a compiler, and goes on elsewhere as it began."""
-    config = cell.config
-    on_cpu = config.hardware.cpu_attention if compiled else CpuAttention.sdpa
-    return build_attention(config.attention.kind, cell.shape, device, products_in(cell), on_cpu)
-
-
-def loss_of(cell: Cell, device: torch.device) -> CrossEntropy:
-    return build_loss(cell.config.loss, cell.shape, device, products_in(cell))
-
-
-def products_in(cell: Cell) -> torch.dtype:
-    return torch.bfloat16 if cell.config.hardware.precision is Precision.bf16 else torch.float32

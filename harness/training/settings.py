@@ -103,8 +103,9 @@ class HardwareConfig:
     MFU is reported where `peak_flops` (FLOP/s of the device at this precision) is given or the device is in
     `harness.training.peaks`. `gemm` and `cpu_attention` bear on compiled float32 on a CPU alone.
     With `activation_checkpointing` a layer keeps its input alone and is computed again on the way back:
-    about a third more work, which counts neither as FLOPs nor towards MFU. Of several processes, none is
-    waited for longer than `timeout_seconds`."""
+    about a third more work, which counts neither as FLOPs nor towards MFU. `autotune` times the tiles of
+    attention=auto on the GPU once and keeps to them: sums are then in the order of these. Of several
+    processes, none is waited for longer than `timeout_seconds`."""
 
     device: Device = Device.auto
     precision: Precision = Precision.fp32
@@ -117,12 +118,15 @@ class HardwareConfig:
     activation_checkpointing: bool = later(False)
     gemm: Gemm = later(Gemm.torch)
     cpu_attention: CpuAttention = later(CpuAttention.sdpa)
+    autotune: bool = later(False)
     memory_gib: float | None = later(None)
     timeout_seconds: float = later(600.0)
 
     def __post_init__(self) -> None:
         if not 1 <= self.timeout_seconds < math.inf:
             raise ValueError(f"hardware.timeout_seconds must be at least 1, not {self.timeout_seconds}")
+        if self.autotune and self.device is Device.cpu:
+            raise ValueError("hardware.autotune=true times kernels on a GPU, and hardware.device is cpu")
         if self.threads is not None and self.threads < 1:
             raise ValueError(f"hardware.threads must be at least 1, not {self.threads}")
         if self.activation_gib <= 0:

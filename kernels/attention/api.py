@@ -10,6 +10,7 @@ These kernels have not run on a GPU yet. They are verified in the interpreter an
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import Enum
 from importlib.util import find_spec
 from typing import Literal, overload
@@ -60,6 +61,7 @@ def attention(
     softcap: float | None = ...,
     sink: Tensor | None = ...,
     deterministic: bool = ...,
+    tiles: Sequence[int] | None = ...,
     return_lse: Literal[False] = ...,
 ) -> Tensor: ...
 
@@ -78,6 +80,7 @@ def attention(
     softcap: float | None = ...,
     sink: Tensor | None = ...,
     deterministic: bool = ...,
+    tiles: Sequence[int] | None = ...,
     return_lse: Literal[True],
 ) -> tuple[Tensor, Tensor]: ...
 
@@ -95,6 +98,7 @@ def attention(
     softcap: float | None = None,
     sink: Tensor | None = None,
     deterministic: bool = True,
+    tiles: Sequence[int] | None = None,
     return_lse: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """softmax(scale q k^T) v, differentiable in q, k, v, the sink and through the log-sum-exp.
@@ -111,6 +115,7 @@ def attention(
 
     A query that sees no key gives zeros, lse = -inf and no gradient. The gradients agree to the bit from
     run to run whether or not `deterministic` is asked for: False only leaves room for a faster backward.
+    `tiles` (`Tiles.flat`) in place of the shipped ones sum in another order (`kernels.attention.autotune`).
 
     Under autocast q, k and v are cast to its type first, as for `scaled_dot_product_attention`. The kernels
     have one derivative, that of backward() and torch.autograd.grad: second derivatives, forward mode and the
@@ -134,7 +139,8 @@ def attention(
         starts, ends = (None, None) if documents is None else (documents.starts, documents.ends)
         sink = None if sink is None else sink.float().contiguous()
         out, lse = attention_op(
-            q, k, v, starts, ends, sink, causal, window, options.scale, options.softcap
+            q, k, v, starts, ends, sink, causal, window, options.scale, options.softcap,
+            None if tiles is None else list(tiles),
         )  # fmt: skip
     return (out, lse) if return_lse else out
 

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 from kernels.attention.backward import launch_backward, launch_delta
 from kernels.attention.forward import launch_forward
 from kernels.attention.problem import Documents, Options, strides_fit, visible_pairs
-from kernels.attention.tuning import interpreted
+from kernels.attention.tuning import Tiles, interpreted
 
 
 @torch.library.custom_op("kernels::attention", mutates_args=())
@@ -32,12 +32,15 @@ def attention_op(
     window: int | None,
     scale: float,
     softcap: float | None,
+    tiles: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """out (B, H, T_q, D), lse (B, H, T_q) of inputs that `kernels.attention` has checked."""
+    """out (B, H, T_q, D), lse (B, H, T_q) of inputs that `kernels.attention` has checked. `tiles`: those of
+    `Tiles.flat` in place of the shipped ones."""
     _refuse_cpu(q)
     options = Options(causal=causal, window=window, scale=scale, softcap=softcap)
     with torch.cuda.device_of(q):
-        return launch_forward(q, k, v, options, _documents(starts, ends), sink)
+        tile = None if tiles is None else Tiles.of_flat(tiles).forward
+        return launch_forward(q, k, v, options, _documents(starts, ends), sink, tile)
 
 
 @attention_op.register_fake
@@ -60,13 +63,16 @@ def attention_backward_op(
     window: int | None,
     scale: float,
     softcap: float | None,
+    tiles: Sequence[int] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """dq, dk, dv and delta (B, H, T_q) = sum_d out dout - dlse."""
     _refuse_cpu(q)
     options = Options(causal=causal, window=window, scale=scale, softcap=softcap)
     with torch.cuda.device_of(q):
+        chosen = () if tiles is None else (Tiles.of_flat(tiles).keys_values, Tiles.of_flat(tiles).queries)
         delta = launch_delta(out, dout, dlse)
-        return *launch_backward(dout, q, k, v, lse, delta, options, _documents(starts, ends)), delta
+        documents = _documents(starts, ends)
+        return *launch_backward(dout, q, k, v, lse, delta, options, documents, *chosen), delta
 
 
 @attention_backward_op.register_fake
@@ -100,7 +106,7 @@ def _backward(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]
     if sink is not None:
         taken_BHT = torch.exp(sink.float().view(1, -1, 1) - lse)
         dsink = -(taken_BHT * delta).sum(dim=(0, 2)).to(sink.dtype)
-    return dq, dk, dv, None, None, dsink, None, None, None, None
+    return dq, dk, dv, None, None, dsink, None, None, None, None, None
 
 
 attention_op.register_autograd(_backward, setup_context=_remember)

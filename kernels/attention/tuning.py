@@ -7,7 +7,8 @@ machine code (kernels/static.py). No tile has been timed on a GPU.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from enum import Enum
 
 import torch
@@ -38,8 +39,47 @@ class Tile:
     warps: int
     stages: int
     hoist: bool = True
+
+    def __str__(self) -> str:
+        kept = "" if self.hoist else " not hoisted"
+        return f"{self.rows}x{self.columns} {self.warps} warps {self.stages} stages{kept}"
+
     """Whether what every iteration repeats may be computed once, before the loop. That saves instructions,
     but offsets and masks then hold registers through all three loops: tiles that would spill do without."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """One for each pass; `flat` as an operator takes them."""
+
+    forward: Tile
+    keys_values: Tile
+    queries: Tile
+
+    @property
+    def flat(self) -> list[int]:
+        return [int(each) for which in Pass for each in astuple(self.of(which))]
+
+    @classmethod
+    def of_flat(cls, flat: Sequence[int]) -> Tiles:
+        """Raises ValueError where these are not the numbers of three tiles."""
+        if len(flat) != 15 or not all(type(each) is int and each >= 0 for each in flat):
+            raise ValueError(f"{flat} are not three tiles")
+        parts = (flat[start : start + 5] for start in (0, 5, 10))
+        return cls(
+            *(
+                Tile(rows, columns, warps, stages, bool(hoist))
+                for rows, columns, warps, stages, hoist in parts
+            )
+        )
+
+    def __str__(self) -> str:
+        return ", ".join(f"{which.value} {self.of(which)}" for which in Pass)
+
+    def of(self, which: Pass) -> Tile:
+        found = getattr(self, which.value)
+        assert isinstance(found, Tile)
+        return found
 
 
 Table = dict[Pass, dict[int, Tile]]

@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from harness.errors import WrongInput
-from harness.model.attention import build_attention, reference, sdpa
+from harness.model.attention import Tuning, build_attention, norm_rotate_before, reference, sdpa, triton
 from harness.model.proof import warn
 from harness.model.settings import AttentionKind, CpuAttention
 from harness.shape import Mixer, ModelConfig, build_shape
 from kernels import verdicts
+from kernels.attention import autotune
+from kernels.attention.autotune import Found
 from kernels.cpu.build import CannotBuild
 from kernels.selfcheck import Subject
 from kernels.verdicts import Outcome, Verdict
@@ -130,3 +132,64 @@ def test_a_card_without_a_tile_falls_back_with_one_warning(monkeypatch, capsys):
 def test_a_model_without_attention_compares_nothing(monkeypatch):
     monkeypatch.setattr(verdicts, "verdict", None)
     assert built(AttentionKind.auto, replace(SHAPE, mixer=Mixer.recurrent), GPU).name == "sdpa"
+
+
+TILES = (64, 64, 4, 2, 1) * 3
+
+
+@pytest.fixture
+def a_gpu(monkeypatch):
+    """A card on which shipped tiles are proved; returns what was asked of it, and what it will find."""
+    asked, answers = [], {"tiles": Verdict(Outcome.passed, ""), "search": Found(TILES, {})}
+
+    def verdict(subject):
+        asked.append(subject)
+        return answers["tiles"] if subject.tiles else Verdict(Outcome.passed, "")
+
+    def search(problem):
+        asked.append(problem)
+        if isinstance(answers["search"], Exception):
+            raise answers["search"]
+        return answers["search"]
+
+    monkeypatch.setattr(verdicts, "card_name", lambda device: "a card")
+    monkeypatch.setattr(verdicts, "verdict", verdict)
+    monkeypatch.setattr(autotune, "tuned", search)
+    warn.cache_clear()
+    return asked, answers
+
+
+def tuned_attention(fixed=None):
+    shape = replace(SHAPE, window=5)
+    return build_attention(AttentionKind.auto, shape, GPU, torch.bfloat16, tuning=Tuning(1000, fixed))
+
+
+def test_tiles_are_searched_for_then_proved_like_the_shipped_ones(a_gpu):
+    asked, _ = a_gpu
+    found = tuned_attention()
+    assert (found.name, found.tiles) == ("triton", TILES)
+    assert found.reason == "compared with SDPA on a card; tiles timed there"
+    shipped, problem, proved = asked
+    assert problem == autotune.Problem(head_dim=16, dtype="bfloat16", tokens=1024, window=5, device="cuda")
+    assert (shipped.tiles, proved.tiles) == (None, TILES)
+    assert norm_rotate_before(found.attend) is norm_rotate_before(triton) is not None
+
+
+def test_a_run_that_goes_on_searches_for_nothing(a_gpu):
+    asked, _ = a_gpu
+    other = (32, 32, 4, 1, 0) * 3
+    assert tuned_attention(other).tiles == other
+    assert [type(each) for each in asked] == [Subject, Subject]
+
+
+@pytest.mark.parametrize("failing", ["tiles", "search"])
+def test_tiles_that_fail_leave_the_shipped_ones_and_a_warning(a_gpu, capsys, failing):
+    _, answers = a_gpu
+    wrong = {"tiles": Verdict(Outcome.failed, "dq is off"), "search": RuntimeError("no card")}[failing]
+    answers[failing] = wrong
+    found = tuned_attention()
+    assert (found.name, found.tiles) == ("triton", None)
+    assert "shipped tiles" in found.reason
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("hardware.autotune: ")
+    assert ("dq is off" if failing == "tiles" else "no card") in line

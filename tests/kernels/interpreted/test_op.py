@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch.autograd import forward_ad
@@ -11,6 +13,7 @@ import kernels
 from kernels.attention.op import attention_op
 from kernels.attention.problem import Options, documents_of_ids
 from kernels.attention.reference import reference_attention
+from kernels.attention.tuning import Pass, Tile, Tiles
 
 IDS = torch.tensor([[4] * 7 + [9] * 13])
 
@@ -130,3 +133,21 @@ def test_flops_count_the_visible_pairs() -> None:
         kernels.attention(q, k, v, causal=True).sum().backward()
     product = 2 * 4 * 16 * (20 * 21 // 2)
     assert counter.get_total_flops() == (2 + 4) * product
+
+
+def test_tiles_of_ones_own_reach_forward_and_backward() -> None:
+    """As constants of a compiled graph too; they change the order of sums, and no more."""
+    q, k, v, _ = inputs()
+    tiles = Tiles(Tile(16, 16, 4, 1), Tile(16, 32, 4, 1), Tile(16, 16, 4, 1))
+
+    def gradients(call: Callable[..., torch.Tensor], tiles: list[int] | None) -> tuple[torch.Tensor, ...]:
+        out = call(q, k, v, causal=True, tiles=tiles)
+        return out.detach(), *torch.autograd.grad(out.square().sum(), (q, k, v))
+
+    shipped, ours = (gradients(kernels.attention, each) for each in (None, tiles.flat))
+    compiled = gradients(torch.compile(kernels.attention, fullgraph=True, backend="aot_eager"), tiles.flat)
+    assert all(map(torch.equal, ours, compiled))
+    for a, b in zip(ours, shipped, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    for which, place in ((Pass.forward, 0), (Pass.queries, 1), (Pass.keys_values, 2)):
+        assert not torch.equal(ours[place], shipped[place]), which
