@@ -60,8 +60,9 @@ def finish(acc, top, total, sink, factor, SINK: tl.constexpr):
         total = total * decay + tl.exp2(sink * LOG2E - new_peak)
         acc = acc * decay[:, None]
         peak = new_peak
-    divisor = tl.where(total > 0.0, total, 1.0)
-    lse = tl.where(total > 0.0, (peak + tl.log2(divisor)) * LN2, float("-inf"))
+    unseen = total == 0.0  # not total <= 0: a row with a NaN has a NaN for its total, and for its lse
+    divisor = tl.where(unseen, 1.0, total)
+    lse = tl.where(unseen, float("-inf"), (peak + tl.log2(divisor)) * LN2)
     return acc / divisor[:, None], lse
 
 

@@ -91,6 +91,23 @@ def test_documents_far_apart_cost_no_visit() -> None:
     assert torch.equal(out[:, :, 32:], blind[:, :, 32:])
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_what_is_not_finite_is_not_hidden(bad: float) -> None:
+    """Queries that see a key of NaN or infinity say so, in the log-sum-exp as well; those of tiles before it
+    are as without it."""
+    case = Case(T_q=40, T_k=40, tile=(16, 16), sink=True)
+    given = make_inputs(case)
+    k = given.k.clone()
+    k[:, :, 33] = bad
+    runs = [
+        launch_forward(given.q, k, given.v, case.options, None, given.sink, case.tiles[0])
+        for k in (given.k, k)
+    ]
+    for good, found in zip(*runs, strict=True):
+        assert torch.equal(found[:, :, :32], good[:, :, :32])
+        assert found[:, :, 33:].isnan().all()
+
+
 def test_a_window_skips_the_tiles_before_it() -> None:
     case = Case(T_q=64, T_k=64, window=5, tile=(16, 16))
     given = make_inputs(case)
