@@ -13,12 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning
-
 from harness.runs import TRUNK_STATES, TRUNKS, Attempt, RunDirectory
 from harness.training.callbacks import Saver
 from harness.training.cell import Cell
 from harness.training.checkpoint import UNWRITABLE, State, path_of, read, write
+from harness.training.lean import lightning
 from harness.training.module import Span
 from harness.training.trunk import Trunk
 

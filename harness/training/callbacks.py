@@ -7,7 +7,6 @@ import sys
 import time
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +16,7 @@ from harness.signals import StopFlag
 from harness.training.cell import Cell
 from harness.training.checkpoint import State, save
 from harness.training.distributed import ALONE, World, choose_device, gathered, largest
+from harness.training.lean import lightning
 from harness.training.module import Span, TrainingModule
 from harness.training.peaks import peak_flops
 from harness.training.schedule import LrAt

@@ -10,7 +10,6 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
-import lightning
 import numpy as np
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ from harness.training.distributed import (
     sync_gradients,
 )
 from harness.training.gemm import compile_with
+from harness.training.lean import lightning
 from harness.training.optim import build_optimizer, clip_gradients, set_lr
 from harness.training.schedule import LrAt
 from harness.training.settings import Compile, HardwareConfig, OptimConfig, Precision, Strategy

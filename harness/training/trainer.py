@@ -6,7 +6,6 @@ import logging
 import warnings
 from datetime import timedelta
 
-import lightning
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
@@ -14,6 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from lightning.pytorch.strategies import Strategy as LightningStrategy
 
 from harness.training.distributed import World
+from harness.training.lean import lightning
 from harness.training.settings import HardwareConfig, Strategy
 
 
