@@ -1,5 +1,6 @@
-# requeue TASK MOST: queue this job again and wait to be killed, for one that leaves before counts as completed.
-# Not if it was cancelled, if another node runs it by now, or if it was started MOST times before.
+# requeue TASK MOST [NOTE]: queue this job again and wait to be killed, for one that leaves before counts as
+# completed. Not if it was cancelled, if another node runs it by now, or if it was started MOST times before.
+# The file NOTE gets a line: how often it had been started before, and the status with which its work ended.
 #
 # Part of every array that `harness sweep launcher=slurm` submits; frontier.sbatch reads it.
 requeue() {
@@ -13,6 +14,7 @@ requeue() {
     case "$job" in
     *" JobState=RUNNING "*" Restarts=$restarts "*)
       if scontrol requeue "$task"; then
+        echo "$restarts $status" >>"${3:-/dev/null}"
         sleep 300
         return
       fi

@@ -48,7 +48,7 @@ def everything() -> SlurmConfig:
 @pytest.mark.parametrize(("name", "config", "gpus"), [("plain", SlurmConfig(), 0), ("full", everything(), 1)])
 def test_scripts_equal_their_golden_files(name, config, gpus):
     command = ("/opt/python 3/bin/python", "-m", "harness.commands.task", ".slurm/0001.json")
-    array = Array("mine-0001", 100, command, ".slurm/0001-%a.txt", gpus)
+    array = Array("mine-0001", 100, command, ".slurm/0001-%a.txt", ".slurm/0001-%a.ends", gpus)
     assert render(template(), config, array) == (GOLDEN / f"{name}.sbatch").read_text()
 
 
@@ -95,7 +95,7 @@ def test_a_group_name_cannot_break_out_of_its_line(tmp_path):
 
 def test_no_filling_of_a_gap_is_filled_again():
     config = SlurmConfig(directives=["--comment=a@command@"])
-    lines = render(template(), config, Array("a", 1, ("x", "-m", "y"), "log")).splitlines()
+    lines = render(template(), config, Array("a", 1, ("x", "-m", "y"), "log", "ends")).splitlines()
     assert "#SBATCH --comment=a@command@" in lines
 
 

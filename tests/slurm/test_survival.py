@@ -126,12 +126,26 @@ def test_a_failing_cell_is_tried_again_and_reported_and_holds_up_nobody(cluster,
 
 
 def test_a_cell_that_kills_its_task_comes_last(cluster, sweep):
-    mine = sweep(3, cells_per_task=3)
+    mine = sweep(3, cells_per_task=3, retries=2)
     mine.behave(kill=["c000"], steps=3)
     mine.launch()
     wait_for("the others", lambda: mine.states()["c002"].status is Status.done)
     mine.finish()
     assert read_owner(mine.root / "c000").number == 3
+
+
+def test_a_cell_that_always_kills_its_task_has_failed_and_takes_nobody_with_it(cluster, sweep):
+    mine = sweep(3, cells_per_task=3)
+    mine.behave(out_of_memory=["c001"], steps=3)
+    mine.launch()
+    wait_for("the end", lambda: not cluster.ask("squeue", "-h"))
+    assert mine.counts() == {"done": 2, "failed": 1}
+    assert read_owner(mine.root / "c001").number == 2
+    assert "killed by SIGKILL, as the kernel does when memory runs out" in mine.states()["c001"].note
+    assert mine.launch().arrays == []
+    mine.behave(steps=3)
+    mine.launch(retry_failed=True)
+    mine.finish()
 
 
 def test_a_task_is_not_started_for_ever(cluster, sweep):

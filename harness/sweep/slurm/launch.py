@@ -16,6 +16,7 @@ from harness.sweep.slurm.manifest import (
     Manifest,
     Tasks,
     chunks,
+    ends_of,
     failures,
     next_number,
     pack,
@@ -111,6 +112,7 @@ class Launcher:
             tasks=len(tasks),
             command=(*self.command, str(path_of(Path(), number))),
             log=f"{FOLDER}/{number:04d}-%a.txt",
+            ends=str(ends_of(Path(), number, "%a")),
             gpus=self.gpus,
         )
         return Planned(manifest, render(template(), self.config, array))

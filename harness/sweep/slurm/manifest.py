@@ -71,6 +71,11 @@ def script_of(root: Path, number: int) -> Path:
     return root / FOLDER / f"{number:04d}.sbatch"
 
 
+def ends_of(root: Path, number: int, task: str) -> Path:
+    """Where the batch script notes how the executions of a task ended that it requeued."""
+    return root / FOLDER / f"{number:04d}-{task}.ends"
+
+
 def write_manifest(root: Path, manifest: Manifest) -> None:
     write_json(path_of(root, manifest.number), asdict(manifest))
 

@@ -18,12 +18,14 @@ TEMPLATE, REQUEUE = "array.sbatch", "requeue.sh"
 
 @dataclass(frozen=True)
 class Array:
-    """One array: its job name, its number of tasks, what each task runs, where its output goes."""
+    """One array: its job name, its number of tasks, what each task runs, where its output goes, and where a
+    task (%a) notes how its executions ended."""
 
     name: str
     tasks: int
     command: tuple[str, ...]
     log: str
+    ends: str
     gpus: int = 0
 
 
@@ -44,6 +46,7 @@ def render(text: str, config: SlurmConfig, array: Array) -> str:
     gaps = {
         "@directives@": "\n".join(f"#SBATCH {line}" for line in directives(config, array)),
         "@restarts@": str(config.restarts),
+        "@ends@": array.ends.replace("%a", "$SLURM_ARRAY_TASK_ID"),
         "@command@": shlex.join(array.command),
     }
     return re.sub("|".join(gaps), lambda gap: gaps[gap[0]], text)  # at once: no filling is filled again

@@ -6,6 +6,7 @@ death included, the script requeues it, and it goes on with what is not finished
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from harness.errors import CannotAnswer
 from harness.runs import (
     FAILURE,
     FINISHED,
+    Attempt,
     Killed,
     Owner,
     RunDirectory,
@@ -24,9 +26,9 @@ from harness.runs import (
     this_job,
     this_process,
 )
-from harness.signals import StopFlag
+from harness.signals import SIGNALS, StopFlag
 from harness.sweep.plan import create_run, planned_line
-from harness.sweep.slurm.manifest import Manifest, failures
+from harness.sweep.slurm.manifest import Manifest, ends_of, failures
 
 
 class Exit(IntEnum):
@@ -45,6 +47,11 @@ class Stumbled:
     run_id: str
 
 
+SHELL_SIGNAL = 128
+NUMBERS = {each.value for each in signal.Signals}
+ASKED_TO_STOP = {Exit.STOPPED, *(SHELL_SIGNAL + number for number in SIGNALS)}
+"""How a process ends that was asked to stop, the latter before it listened."""
+
 Train = Callable[[RunDirectory], object]
 
 
@@ -53,6 +60,7 @@ def work(
 ) -> Exit | Stumbled:
     """Train the cells of task `number`. `tried` says how often each has failed since the task began: a full
     disk keeps no account of it."""
+    blame(root, manifest, number)
     for run_id in in_order(root, manifest.tasks[number]):
         if flag.signal is not None:
             return Exit.STOPPED
@@ -75,6 +83,37 @@ def work(
             return Stumbled(run_id)
     failed = [run_id for run_id in manifest.tasks[number] if gives_up(root / run_id, manifest, tried)]
     return Exit.FAILED if failed else Exit.OVER
+
+
+def blame(root: Path, manifest: Manifest, number: int) -> None:
+    """A cell whose process died under an earlier execution of this task, of memory or a fault, has failed.
+    What a node, a preemption or a time limit ended has not: there the script did not outlive the process."""
+    ends = executions(ends_of(root, manifest.number, str(number)))
+    for run_id in manifest.tasks[number]:
+        owner = read_owner(root / run_id)
+        if owner is None or owner.job is None or owner.ended or not is_of_this_task(owner):
+            continue
+        if (status := ends.get(owner.job.restarts, Exit.STOPPED)) not in ASKED_TO_STOP:
+            run = RunDirectory(root / run_id)
+            Attempt(run, owner.token, owner.number, owner.failures).fail(death(status))
+
+
+def executions(ends: Path) -> dict[int, int]:
+    """The exit status of each execution that was requeued, by how often the task was started before it."""
+    try:
+        rows = [line.split() for line in ends.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {int(row[0]): int(row[1]) for row in rows if len(row) == 2 and all(map(str.isdigit, row))}
+
+
+def death(status: int) -> str:
+    """A shell says 128 and the number of the signal."""
+    if status <= SHELL_SIGNAL:
+        return f"its process ended with exit code {status}; its output says why"
+    name = signal.Signals(status - SHELL_SIGNAL).name if status - SHELL_SIGNAL in NUMBERS else "a signal"
+    more = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
+    return f"its process was killed by {name}{more}"
 
 
 def is_of_this_task(owner: Owner | None) -> bool:
