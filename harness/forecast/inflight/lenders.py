@@ -3,6 +3,7 @@ well each shape describes them, and how far real curves stray from it."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -33,11 +34,19 @@ DECAY_WORTH = 0.16
 """Of the fall of a finished run over its last nine tenths: prior of what a full decay of the rate is worth,
 mean and standard deviation, for sweeps in which no run ever decayed; .15 to .2 on 2503.12811's curves."""
 
-GROWTH, GROWTH_ERROR = 0.12, 0.1
-"""Amplitudes grow as N^.12 at equal schedules: the constants of 2503.12811 say .13 for b between 25M and
-400M. Its curves are predicted within .034, .017 and .010 nats at 10, 25 and 50 % with it, and within .082,
-.034 and .014 without; the OLMo ladder within .032, .027 and .008 with it, and .023, .018 and .006 without.
-Growth fitted to the finished runs of a sweep came out near 0 on both."""
+GROWTH_ERROR = 0.1
+"""Amplitudes grow as a power of N at equal schedules: its standard deviation, about 0, before the finished
+runs of a sweep are asked. Between 25M and 100M of 2503.12811 that of the decay comes out at .24, then at
+.09; on the OLMo ladder, whose peak rate falls with the size, at -.1 to -.2. That of the power is about 0."""
+
+PAIR_ERROR = 0.1
+"""Standard deviation of the growth that one pair of sizes shows, as far as it holds for the next."""
+
+ALIKE = 1.3
+"""Runs of two sizes are compared when their lengths differ by less than this factor, their sizes by more."""
+
+MOST_GROWN = 10.0
+"""An amplitude next to nothing in one of the two says nothing of growth."""
 
 MISFIT = 0.1
 """Of an amplitude: standard deviation between runs that differ in nothing the law knows."""
@@ -159,6 +168,7 @@ class Lenders:
         tried = [(stray, [lender.described(stray) for lender in usable]) for stray in STRAY]
         self.stray, found = max(tried, key=lambda one: sum(best_evidence(d) for d in one[1]))
         self.descriptions = {d.lender.run.run_id: d for d in found}
+        self.pairs = pairs_of(found)
 
     def __len__(self) -> int:
         return len(self.by_id)
@@ -183,12 +193,14 @@ class Lenders:
         )
         closeness = np.exp(-np.abs(folds) / math.log(4))
         closeness /= closeness.sum()
-        grown = np.exp(GROWTH * folds)[:, None, None]
+        lent = [pair for pair in self.pairs if among is None or all(name in among for name in pair.names)]
+        growth, growth_error = growth_of(lent, best, weights / weights.sum())
+        grown = np.exp(growth * folds[:, None])[:, None, :]  # [lenders, 1, 2]
         each = grown * np.stack([d.amplitudes[best] for d in mine])  # [lenders, k, 2]
         errors = grown * np.stack([d.deviations[best] for d in mine])
         mean = np.einsum("r,rkj->kj", closeness, each)
         variance = np.einsum("r,rkj->kj", closeness, errors**2 + (each - mean) ** 2)
-        relative = math.hypot(MISFIT, GROWTH_ERROR * float(np.abs(folds).min()))
+        relative = math.hypot(MISFIT, growth_error * float(np.abs(folds).min()))
         gaps = [d.lender.gap(d, self.stray) for d in mine]
         noise = max(d.lender.noise for d in mine)
         return Borrowed(
@@ -202,6 +214,50 @@ class Lenders:
             gap_deviation=math.hypot(float(np.std(gaps)), noise / math.sqrt(len(gaps))),
             lenders=tuple(one.run_id for one in near),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two finished runs of neighbouring `sizes` that differ in nothing else: by which power of N the
+    amplitudes (a, b) of each shape grew, [k, 2]."""
+
+    names: tuple[str, str]
+    sizes: tuple[float, float]
+    grown: Floats
+
+
+def pairs_of(found: Sequence[Description]) -> list[Pair]:
+    sizes = sorted({d.lender.run.params for d in found if d.lender.run.params})
+    pairs = []
+    for low, high in itertools.pairwise(sizes):
+        if high / low < ALIKE:
+            continue
+        those = [[d for d in found if d.lender.run.params == size] for size in (low, high)]
+        for small, large in itertools.product(*those):
+            if comparable(small.lender.run, large.lender.run):
+                ratio = large.amplitudes / np.maximum(small.amplitudes, 1e-12)
+                grown = np.log(np.clip(ratio, 1 / MOST_GROWN, MOST_GROWN)) / math.log(high / low)
+                names = (small.lender.run.run_id, large.lender.run.run_id)
+                pairs.append(Pair(names, (low, high), grown))
+    return pairs
+
+
+def growth_of(pairs: Sequence[Pair], best: Positions, weights: Floats) -> tuple[Floats, float]:
+    """Growth per e-fold of size of the amplitudes (a, b), [2], and its standard error: the median over the
+    pairs of two sizes, each two sizes one observation, shrunk towards none. `best` are the shapes [k] whose
+    amplitudes are compared, with `weights` [k]."""
+    between: dict[tuple[float, float], list[Floats]] = {}
+    for pair in pairs:
+        between.setdefault(pair.sizes, []).append(weights @ pair.grown[best])
+    medians = [np.median(one, axis=0) for one in between.values()]
+    precision = GROWTH_ERROR**-2 + len(medians) * PAIR_ERROR**-2
+    return sum(medians, np.zeros(2)) * PAIR_ERROR**-2 / precision, precision**-0.5
+
+
+def comparable(small: Trajectory, large: Trajectory) -> bool:
+    if small.schedule is None or large.schedule is None or not small.schedule.like(large.schedule):
+        return False
+    return abs(math.log(small.end / large.end)) < math.log(ALIKE)
 
 
 def best_evidence(described: Description) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.forecast.inflight.gaussian import end_given, wander
-from harness.forecast.inflight.lenders import GROWTH, GROWTH_ERROR, NEAREST, STRAY, spread
+from harness.forecast.inflight.lenders import GROWTH_ERROR, NEAREST, STRAY, spread
 from harness.forecast.inflight.mixture import Mixture
 from harness.forecast.inflight.trajectory import Positions, Trajectory, nearest, row_noise
 from harness.laws.surfaces import Floats
@@ -78,7 +78,7 @@ def from_one(run: Trajectory, at: Positions, lender: Trajectory, stray: float) -
     shares = np.append(run.steps[at] / run.end, 1.0)
     fold = math.log(run.params / lender.params) if run.params and lender.params else 0.0
     length = math.log(run.end / lender.end)
-    grown = math.exp(GROWTH * fold + LENGTH * length)
+    grown = math.exp(LENGTH * length)
     deviation = math.hypot(MISFIT, GROWTH_ERROR * fold, LENGTH_ERROR * length)
     ahead = grown * (smooth(lender, shares) - lender.result)
     fall = max(grown * float(smooth(lender, np.array([0.1]))[0] - lender.result), 1e-12)
