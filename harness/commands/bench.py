@@ -6,6 +6,7 @@
     harness bench packing experiment=demo steps=200        one cell a core against one at a time
     harness bench loader experiment=demo_frontier          tokens/s of the data loader from page cache
     harness bench memory experiment=demo                   the estimated memory beside that of fresh runs
+    harness bench launch experiment=demo launcher=slurm launcher.time=10   what a sweep costs beside training
     harness bench startup                                  whole-process seconds of --help and fit
     harness bench kernels static=true cards=[sm_90]        what our kernels compile to, for cards not here
     harness bench kernels                                  on a GPU, beside SDPA, FlexAttention, flash-attn
@@ -41,6 +42,7 @@ class What(Enum):
     packing = "packing"
     loader = "loader"
     memory = "memory"
+    launch = "launch"
     startup = "startup"
     fit = "fit"
     kernels = "kernels"
@@ -50,6 +52,7 @@ MODELS = {
     What.train: ["100k", "620k", "1.8m"],
     What.packing: ["27k", "56k"],
     What.memory: ["620k", "1.8m"],
+    What.launch: ["27k"],
 }
 """What is timed unless `models` says otherwise."""
 
@@ -85,6 +88,8 @@ def bench(settings: Settings) -> None:
             bench_loader(settings)
         case What.memory:
             bench_memory(settings)
+        case What.launch:
+            bench_launch(settings)
         case What.startup:
             bench_startup(settings)
         case What.fit:
@@ -169,6 +174,21 @@ def bench_memory(settings: Settings) -> None:
         [one.to_json() for one in found],
         [one.row() for one in found],
     )
+
+
+def bench_launch(settings: Settings) -> None:
+    from harness.commands.bench_launch import launch_costs, without_slurm
+
+    found = launch_costs(settings.launcher, rungs(settings)[0], min(settings.repeats, 3))
+    show(
+        settings,
+        "median seconds",
+        ("what", "seconds", "reference", "ratio", "the reference"),
+        [cost.to_json() for cost in found],
+        [cost.row() for cost in found],
+    )
+    if missing := without_slurm():
+        raise CannotAnswer(missing)
 
 
 def bench_startup(settings: Settings) -> None:
