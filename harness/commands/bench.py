@@ -8,7 +8,8 @@
     harness bench memory experiment=demo                   the estimated memory beside that of fresh runs
     harness bench launch experiment=demo launcher=slurm launcher.time=10   what a sweep costs beside training
     harness bench startup                                  whole-process seconds of --help and fit
-    harness bench kernels static=true cards=[sm_90]        what our kernels compile to, for cards not here
+    harness bench kernels static=true cards=[sm_90]        what our kernels compile to, for cards not here;
+                                                           exit 1 where a tile fell behind its baseline
     harness bench kernels                                  on a GPU, beside SDPA, FlexAttention, flash-attn
     harness bench fit                                      the fit beside the procedure it replaces
     harness bench fit runs=table.csv full=true             on your rows, all 4500 starts, not a sample
@@ -97,7 +98,7 @@ def bench(settings: Settings) -> None:
         case What.kernels:
             from harness.commands.bench_kernels import bench_kernels
 
-            bench_kernels(settings.static, settings.cards, settings.format)
+            bench_kernels(settings.static, settings.cards, settings.format, settings.full)
 
 
 def main() -> None:

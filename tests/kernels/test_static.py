@@ -5,23 +5,29 @@ Two cards here, to stay cheap; `harness bench kernels static=true` does all.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
+
 import pytest
 import torch
 
 triton = pytest.importorskip("triton")
 
+from kernels import shipped  # noqa: E402
 from kernels.attention.forward import launch_forward  # noqa: E402
 from kernels.attention.problem import Options  # noqa: E402
 from kernels.attention.tuning import Pass  # noqa: E402
 from kernels.norm_rotary import kernel as norm_rotary  # noqa: E402
 from kernels.pipes import Pipes, pipes_of  # noqa: E402
 from kernels.shipped import (  # noqa: E402
+    HEAD_DIMS,
     PLAIN,
     as_row,
     baseline,
     compile_attention,
     compile_norm_rotary,
     effective_backward,
+    fallen_behind,
     key_of,
     regressions,
     violations,
@@ -50,7 +56,7 @@ def test_the_shipped_tiles_compile_and_are_no_worse_than_the_baseline(name: str)
     compiled = compile_attention(CARDS[name], 64, torch.bfloat16)
     assert set(compiled) == set(Pass)
     for which, found in compiled.items():
-        assert violations(found, CARDS[name]) == []
+        assert violations(found, CARDS[name], key_of(name, 64, which) in kept["excused"]) == []
         if triton.__version__ == kept["triton"]:
             assert regressions(found, kept["rows"][key_of(name, 64, which)]) == []
 
@@ -79,8 +85,20 @@ def test_no_recompilation_as_the_number_of_tokens_changes() -> None:
     assert len({id(each) for each in compiled}) == 2
 
 
-def test_the_baseline_holds_no_violation() -> None:
-    for key, row in baseline()["rows"].items():
+def test_every_card_head_dim_and_pass_is_in_the_baseline() -> None:
+    plain, featured = (
+        {key_of(*each, featured) for each in product(CARDS, HEAD_DIMS, Pass)} for featured in (False, True)
+    )
+    assert plain <= set(baseline()["rows"]) <= plain | featured
+
+
+def test_the_baseline_holds_no_spill_that_is_not_excused() -> None:
+    """None at all at 128, and none in a main loop anywhere."""
+    kept = baseline()
+    spilling = {key for key, row in kept["rows"].items() if row["spills"]}
+    assert spilling == set(kept["excused"])
+    assert not [key for key in spilling if key.split()[1] in ("96", "128")]
+    for key, row in kept["rows"].items():
         assert row["main_loop_spills"] == 0, key
         assert row["shared_bytes"] <= CARDS[key.split()[0]].shared_per_program, key
 
@@ -130,4 +148,19 @@ def test_a_bad_kernel_is_told() -> None:
     assert len(violations(bad, CARDS["sm_120"])) == 5
     good = Resources("kernel", 200, 0, 60_000, 64, 2, (Loop(10, 2, 0),))
     assert regressions(good, as_row(good)) == []
-    assert "loop_spills" in regressions(bad, as_row(good))
+    assert "loop_spills 0 -> 7" in regressions(bad, as_row(good))
+
+
+def test_what_fell_behind_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = Resources("kernel", 200, 0, 60_000, 64, 2, (Loop(10, 2, 0, 0.5, 100.0),))
+    slow, fat = replace(good, loops=(Loop(10, 2, 0, 0.6, 90.0),)), replace(good, spills=4)
+    kept = {"triton": triton.__version__, "excused": {"sm_80 d": "why"}, "rows": {}}
+    kept["rows"] = {f"sm_80 {name}": as_row(good) for name in "abc"} | {"sm_80 d": as_row(fat)}
+    monkeypatch.setattr(shipped, "baseline", lambda: kept)
+    found = {"sm_80 a": good, "sm_80 b": slow, "sm_80 c": fat, "sm_80 d": fat, "sm_80 new": good}
+    assert fallen_behind(found) == {
+        "sm_80 b": ["tf_serial 100.0 -> 90.0"],
+        "sm_80 c": ["4 spill instructions", "spills 0 -> 4"],
+    }
+    kept["triton"] = "another"
+    assert fallen_behind(found) == {"sm_80 c": ["4 spill instructions"]}
