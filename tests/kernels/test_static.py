@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ import torch
 triton = pytest.importorskip("triton")
 
 from kernels import shipped  # noqa: E402
+from kernels.attention.api import DTYPES  # noqa: E402
+from kernels.attention.api import HEAD_DIMS as ACCEPTED  # noqa: E402
 from kernels.attention.forward import launch_forward  # noqa: E402
 from kernels.attention.problem import Options  # noqa: E402
-from kernels.attention.tuning import Pass  # noqa: E402
+from kernels.attention.tuning import Family, Pass, family, tile_for  # noqa: E402
 from kernels.norm_rotary import kernel as norm_rotary  # noqa: E402
 from kernels.pipes import Pipes, pipes_of  # noqa: E402
 from kernels.shipped import (  # noqa: E402
@@ -32,7 +35,16 @@ from kernels.shipped import (  # noqa: E402
     regressions,
     violations,
 )
-from kernels.static import CARDS, Loop, Resources, _instructions, _loops, compiling_for  # noqa: E402
+from kernels.static import (  # noqa: E402
+    CARDS,
+    KIB,
+    RESERVED,
+    Loop,
+    Resources,
+    _instructions,
+    _loops,
+    compiling_for,
+)
 
 SASS = """
         /*0000*/                   LDL R1, [R2] ;
@@ -101,6 +113,26 @@ def test_the_baseline_holds_no_spill_that_is_not_excused() -> None:
     for key, row in kept["rows"].items():
         assert row["main_loop_spills"] == 0, key
         assert row["shared_bytes"] <= CARDS[key.split()[0]].shared_per_program, key
+
+
+def test_every_head_dim_and_type_has_a_tile_on_every_card() -> None:
+    cards = [family for family in Family if family is not Family.interpreter]
+    for card, which, D, dtype, featured in product(cards, Pass, ACCEPTED, DTYPES, (False, True)):
+        tile = tile_for(card, which, D, dtype, featured)
+        assert min(tile.rows, tile.columns) >= 16 and tile.warps in (4, 8)
+
+
+@pytest.mark.parametrize("arch", [86, 87, 89, 120, 121])
+def test_a_card_that_is_not_in_the_tables_takes_the_tiles_of_small_ones(
+    monkeypatch: pytest.MonkeyPatch, arch: int
+) -> None:
+    """Which fit 64 KiB of shared memory, less what the runtime keeps: those cards have 99."""
+    target = SimpleNamespace(backend="cuda", arch=arch)
+    driver = SimpleNamespace(get_current_target=lambda: target)
+    monkeypatch.setattr(triton.runtime.driver, "_active", driver)
+    assert family() is Family.small
+    rows = [row for key, row in baseline()["rows"].items() if key.startswith("sm_120")]
+    assert max(row["shared_bytes"] for row in rows) + RESERVED <= 64 * KIB
 
 
 BARS = {
