@@ -132,9 +132,9 @@ def attention(
     if implementation_for(q) is Implementation.reference:
         out, lse = reference_attention(q, k, v, options, documents, sink)
     else:
-        if why := without_tile(q.device):
-            raise ValueError(f"{why}; use scaled_dot_product_attention")
         if not torch.compiler.is_compiling():
+            if why := without_tile(q.device):
+                raise ValueError(f"{why}; use scaled_dot_product_attention")
             _refuse_other_derivatives(q, k, v, *([] if sink is None else [sink]))
         starts, ends = (None, None) if documents is None else (documents.starts, documents.ends)
         sink = None if sink is None else sink.float().contiguous()

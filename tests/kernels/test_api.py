@@ -96,6 +96,17 @@ def test_compiles_into_one_graph() -> None:
     torch.testing.assert_close(compiled(q, k, v), kernels.attention(q, k, v, causal=True))
 
 
+def test_compiles_into_one_graph_under_autocast() -> None:
+    q, k, v = qkv()
+    compiled = torch.compile(
+        lambda *x: kernels.attention(*x, causal=True), fullgraph=True, backend="aot_eager"
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, eager = compiled(q, k, v), kernels.attention(q, k, v, causal=True)
+    assert ours.dtype == torch.bfloat16
+    torch.testing.assert_close(ours, eager)
+
+
 IDS = torch.zeros(2, 12, dtype=torch.long)
 WRONG: dict[str, tuple[dict[str, object], dict[str, object]]] = {
     "head_dim 24 is not supported": ({"D": 24}, {}),
