@@ -72,7 +72,8 @@ def design(covariance: Floats, noise: float, cost: Cost, count: int, budget: flo
     cheapest = min((cost(i, ()) for i in range(len(covariance) - 1)), default=0.0)
     if cheapest > budget:
         raise CannotAnswer(f"the cheapest candidate takes {cheapest:.3g} FLOPs, more than {budget:.3g}")
-    found = [greedy(covariance, noise, cost, count, budget, power) for power in COST_POWERS]
+    powers = COST_POWERS if count > 1 else COST_POWERS[:1]  # a single run leaves the rest for those after it
+    found = [greedy(covariance, noise, cost, count, budget, power) for power in powers]
     return min(found, key=lambda one: (one.std_after, one.flops))
 
 
