@@ -1,14 +1,24 @@
 """Everything that happens to jobs, at random and over and over. Longer ones on demand:
 
 STORM_CELLS=40 STORM_SEEDS=1,2,3 STORM_SECONDS=90 pytest -n 0 tests/slurm/test_storm.py
+
+The same over cells that really train, planned in one folder and trained undisturbed in another:
+
+harness plan group=storm ...; harness sweep group=storm runs_dir=calm ...     the same words
+STORM_SWEEP=runs/storm STORM_CALM=calm/storm STORM_SECONDS=90 pytest -n 0 tests/slurm/test_storm.py -k real
 """
 
 import os
 import random
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from harness.runs import RunDirectory
+from harness.sweep.slurm.launch import Launcher
+from harness.sweep.slurm.settings import SlurmConfig
 from tests.slurm.conftest import NODES, Cluster, Sweep, is_idle, wait_for
 
 CELLS = int(os.environ.get("STORM_CELLS", "8"))
@@ -73,26 +83,49 @@ class Storm:
         self.cluster.control("restart")
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_after_a_storm_every_cell_is_done_once(cluster, sweep, seed):
-    mine = sweep(CELLS, cells_per_task=2)
-    mine.behave(steps=100)
-    storm = Storm(cluster, mine, random.Random(seed))
+def ride_out(storm: Storm) -> None:
+    """Launch, and again after every blow; then until all is done."""
+    mine = storm.sweep
     mine.launch()
     until = time.monotonic() + SECONDS
     while time.monotonic() < until:
         time.sleep(storm.rng.uniform(1, 4))
         storm.strike()
         mine.launch()
-    storm.mend()
 
     def over() -> bool:
         storm.mend()
         mine.launch()
-        return mine.counts() == {"done": CELLS}
+        return mine.counts() == {"done": len(mine.cells)}
 
     wait_for("the calm", over, 600)
-    mine.finish()
     stops = [state.interruptions for state in mine.states().values()]
     assert sum(stops) > 0
-    print(f"seed {seed}: {len(storm.events)} events, {sum(stops)} stops, at most {max(stops)} a cell")
+    print(f"{len(storm.events)} events, {sum(stops)} stops, at most {max(stops)} a cell: {storm.events}")
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_after_a_storm_every_cell_is_done_once(cluster, sweep, seed):
+    mine = sweep(CELLS, cells_per_task=2)
+    mine.behave(steps=100)
+    ride_out(Storm(cluster, mine, random.Random(seed)))
+    mine.finish()
+
+
+@pytest.mark.skipif(
+    "STORM_SWEEP" not in os.environ, reason="minutes of real training: see the top of the file"
+)
+def test_after_a_storm_real_cells_equal_those_of_an_undisturbed_sweep(cluster):
+    root, calm = (Path(os.environ[name]).resolve() for name in ("STORM_SWEEP", "STORM_CALM"))
+    config = SlurmConfig(time="30", warning_seconds=60, cells_per_task=2)
+    mine = Sweep(root, Launcher(root, config))
+    ride_out(Storm(cluster, mine, random.Random(SEEDS[0])))
+    for cell in mine.cells:
+        one, other = (RunDirectory(folder / cell.run_id) for folder in (root, calm))
+        assert one.record().science() == other.record().science()
+        assert [learned(row) for row in one.metrics()] == [learned(row) for row in other.metrics()]
+
+
+def learned(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of metrics without what depends on the clock."""
+    return {name: row.get(name) for name in ("kind", "step", "tokens", "loss", "lr", "grad_norm")}
