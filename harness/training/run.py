@@ -73,6 +73,8 @@ from harness.training.trunk import trunk_of
 
 VERIFIED_BYTES = 2 << 30
 """Shards up to this size are hashed before every run, a second or two; of larger ones only the size."""
+SHAPES = 256
+"""So many shapes one process compiles; PyTorch's own limit on all recompilations of a function."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -228,12 +230,12 @@ def set_threads(hardware: HardwareConfig, state: State | None) -> None:
 
 @contextlib.contextmanager
 def as_if_alone() -> Iterator[None]:
-    """What several runs of one process would hand on: the threads, which are the process's, and what was
-    compiled, since a function's ninth shape is silently not compiled any more."""
+    """What several runs of one process would hand on: the threads, which are the process's; and how much was
+    compiled before, since a function's ninth shape is silently not compiled by PyTorch's default."""
     before = torch.get_num_threads()
-    torch.compiler.reset()
     try:
-        yield
+        with torch._dynamo.config.patch(recompile_limit=SHAPES):
+            yield
     finally:
         torch.set_num_threads(before)
 

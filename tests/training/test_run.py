@@ -65,19 +65,22 @@ def test_a_chunked_loss_trains_the_same_model(planned_run, precision):
     assert chunked.loss == pytest.approx(whole.loss, rel=1e-5 if precision == "fp32" else 3e-3)
 
 
-def test_a_run_is_compiled_however_many_of_its_process_were_before(monkeypatch):
-    from torch._dynamo import config
+def test_a_run_is_compiled_however_many_of_its_process_were_before():
     from torch._dynamo.utils import counters
 
     def double(x: torch.Tensor) -> torch.Tensor:
         return x * 2
 
-    monkeypatch.setattr(config, "recompile_limit", 2)
-    counters.clear()
-    for size in range(1, 6):
+    def run(size: int, threads: int) -> int:
         with as_if_alone():
+            torch.set_num_threads(threads)
             torch.compile(double, dynamic=False, backend="eager")(torch.ones(size))
-    assert counters["stats"]["unique_graphs"] == 5
+        return counters["stats"]["unique_graphs"]
+
+    counters.clear()
+    assert [run(size, 1) for size in range(1, 13)] == list(range(1, 13))
+    assert run(1, 1) == 12, "an equal one takes what was compiled"
+    assert run(1, 2) == 13, "compiled code holds the number of threads"
 
 
 def test_a_finished_run_is_shown_not_repeated(planned_run):
