@@ -15,7 +15,7 @@ import numpy as np
 from harness.errors import CannotAnswer
 from harness.forecast.config import ForecastConfig
 from harness.forecast.engine import Engine, Prediction, Target, build_engine
-from harness.forecast.ensemble import MEMBERS, PLAIN
+from harness.forecast.ensemble import MEMBERS
 from harness.forecast.gate import Verdict, judge
 from harness.forecast.inflight.trajectory import Trajectory
 from harness.forecast.repetition import constants, repetition
@@ -134,7 +134,7 @@ def backtest(
             for name in engine.ensemble.names
         ),
         ensemble=case("ensemble", [p.loss for p in predictions], [p.interval for p in predictions]),
-        baseline=case(PLAIN.name, *plain_law(engine, held, predictions)),
+        baseline=case(engine.fit.form.name, *plain_law(engine, held, predictions)),
         weights=predictions[top].weights,
         verdict=verdict,
         reasons=reasons,

@@ -27,11 +27,12 @@ import numpy as np
 
 from harness.errors import WrongInput
 from harness.forecast.config import ForecastConfig
-from harness.forecast.ensemble import NEAR, Ensemble, Member, fit_ensemble, near_best
+from harness.forecast.ensemble import NEAR, Ensemble, fit_ensemble, near_best
 from harness.forecast.rolling import SMALLEST_RATIO, Rolling, rolling_origin
 from harness.laws.bootstrap import Replicates, resample
 from harness.laws.config import LawConfig
 from harness.laws.fit import Fit, fit_law
+from harness.laws.forms.form import Form
 from harness.laws.observations import Observations
 from harness.laws.surfaces import FLOPS_PER_PARAM_TOKEN, Floats
 
@@ -201,7 +202,7 @@ def around(point: float, below: float, above: float) -> tuple[float, float]:
 
 
 def build_engine(
-    observations: Observations, config: ForecastConfig, members: Sequence[Member] | None = None
+    observations: Observations, config: ForecastConfig, members: Sequence[Form] | None = None
 ) -> Engine:
     """Deterministic for a given seed. Raises CannotAnswer when there are too few rows to fit."""
     plain = LawConfig(delta=config.delta)

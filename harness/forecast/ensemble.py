@@ -16,7 +16,6 @@ import numpy as np
 
 from harness.errors import CannotAnswer
 from harness.laws.forms.ces import CES, CES_FOURTH_ROOT, CES_SQUARE_ROOT
-from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.forms.form import Form
 from harness.laws.observations import Observations, levels
 from harness.laws.solve import Objective, Solution, solve_form
@@ -39,24 +38,7 @@ WIDEN = 1.3
 FEWEST_NEAR, FEWEST_LEVELS = 9, 3
 
 
-@dataclass(frozen=True)
-class Member:
-    """One law, with or without its weak prior, on all rows or on those within `near` of the best."""
-
-    name: str
-    form: Form
-    weak_prior: bool = True
-    near: float | None = NEAR
-
-
-PLAIN = Member("chinchilla", CHINCHILLA, weak_prior=False, near=None)
-"""The baseline: what everyone uses. It is shown beside the ensemble and has no weight in it."""
-
-MEMBERS = (
-    Member("ces", CES),
-    Member("ces_square_root", CES_SQUARE_ROOT),
-    Member("ces_fourth_root", CES_FOURTH_ROOT),
-)
+MEMBERS = (CES, CES_SQUARE_ROOT, CES_FOURTH_ROOT)
 
 
 def excess(flops: Floats, loss: Floats) -> Floats:
@@ -81,22 +63,19 @@ def enough(observations: Observations, keep: Flags) -> bool:
     return int(keep.sum()) >= FEWEST_NEAR and varied
 
 
-def fit_member(observations: Observations, member: Member, delta: float) -> Solution:
+def fit_member(rows: Observations, form: Form, delta: float) -> Solution:
     """Raises CannotAnswer when the rows do not determine the law."""
-    rows = observations
-    if member.near is not None:
-        rows = rows.subset(near_best(rows, member.near))
-    how = Objective(delta=delta, weak_prior=member.weak_prior, quietest=QUIETEST)
     weights = (rows.flops / rows.flops.max()) ** TOWARDS_THE_TOP
     weights = weights if rows.weights is None else weights * rows.weights
-    return solve_form(member.form, rows.columns, rows.loss, how, weights / weights.mean())
+    how = Objective(delta=delta, weak_prior=True, quietest=QUIETEST)
+    return solve_form(form, rows.columns, rows.loss, how, weights / weights.mean())
 
 
 @dataclass(frozen=True)
 class Ensemble:
     """Members solved on one set of rows, and what each weighs, [members]."""
 
-    members: tuple[Member, ...]
+    members: tuple[Form, ...]
     solutions: tuple[Solution, ...]
     weights: Floats
 
@@ -120,13 +99,14 @@ class Ensemble:
         return replace(self, weights=found / found.sum())
 
 
-def fit_ensemble(observations: Observations, delta: float, members: Sequence[Member] = MEMBERS) -> Ensemble:
+def fit_ensemble(observations: Observations, delta: float, members: Sequence[Form] = MEMBERS) -> Ensemble:
     """With equal weights. Raises CannotAnswer when the rows determine no member."""
-    found: list[tuple[Member, Solution]] = []
+    rows = observations.subset(near_best(observations, NEAR))
+    found: list[tuple[Form, Solution]] = []
     reason = "no law was asked for"
     for member in members:
         try:
-            found.append((member, fit_member(observations, member, delta)))
+            found.append((member, fit_member(rows, member, delta)))
         except CannotAnswer as error:
             reason = str(error)
     if not found:

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from harness.errors import CannotAnswer
-from harness.forecast.ensemble import MEMBERS, Member, fit_ensemble
+from harness.forecast.ensemble import MEMBERS, fit_ensemble
+from harness.laws.forms.form import Form
 from harness.laws.observations import SAME_SIZE, Observations, levels
 from harness.laws.surfaces import Flags, Floats
 
@@ -184,7 +185,7 @@ def fittable(observations: Observations, keep: Flags) -> bool:
     return int(keep.sum()) >= FEWEST_ROWS and all(levels(values[keep]) >= count for values, count in wanted)
 
 
-def rolling_origin(observations: Observations, delta: float, members: Sequence[Member] = MEMBERS) -> Rolling:
+def rolling_origin(observations: Observations, delta: float, members: Sequence[Form] = MEMBERS) -> Rolling:
     """Errors on every run at least 1.5 times dearer than the dearest fitted one.
 
     Empty when the sweep is too small to hold anything out.

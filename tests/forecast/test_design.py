@@ -8,8 +8,9 @@ import pytest
 
 from harness.errors import CannotAnswer
 from harness.forecast.design import derivatives, design, extrapolation, joint_covariance, useful
-from harness.forecast.ensemble import PLAIN, fit_ensemble
+from harness.forecast.ensemble import fit_ensemble
 from harness.laws.config import LossUnit, ParamsKind
+from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.observations import FLOPS_EXACT, Row, collect
 
 NOISE = 0.01
@@ -88,7 +89,7 @@ def planted(sizes, horizons):
 
 
 def test_derivatives_are_those_of_the_log_loss():
-    ensemble = fit_ensemble(planted([1e7, 3e7, 1e8], [1e9, 3e9, 1e10]), 1e-3, [PLAIN])
+    ensemble = fit_ensemble(planted([1e7, 3e7, 1e8], [1e9, 3e9, 1e10]), 1e-3, [CHINCHILLA])
     [solution] = ensemble.solutions
     at = {"params": np.array([1e9]), "tokens": np.array([1e11])}
     found = derivatives(solution, at)[0]
