@@ -9,7 +9,7 @@
     harness bench launch experiment=demo launcher=slurm launcher.time=10   what a sweep costs beside training
     harness bench startup                                  whole-process seconds of --help and fit
     harness bench kernels static=true cards=[sm_90]        what our kernels compile to, for cards not here;
-                                                           exit 1 where a tile fell behind; full=true for more
+                                                           exit 1 where one fell behind; full=true: more
     harness bench kernels                                  on a GPU, beside SDPA, FlexAttention, flash-attn
     harness bench fit                                      the fit beside the procedure it replaces
     harness bench fit runs=table.csv full=true             on your rows, all 4500 starts, not a sample
