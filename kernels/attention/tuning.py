@@ -192,6 +192,7 @@ FEATURED = {
     (Family.sm_100, Pass.keys_values, 16): Tile(128, 64, 8, 2, hoist=False),
     (Family.sm_100, Pass.keys_values, 32): Tile(128, 64, 8, 2, hoist=False),
     (Family.sm_100, Pass.keys_values, 64): Tile(128, 64, 8, 1, hoist=False),
+    (Family.sm_100, Pass.keys_values, 256): Tile(32, 16, 8, 1, hoist=False),
     (Family.small, Pass.keys_values, 16): Tile(64, 64, 4, 2, hoist=False),
     (Family.small, Pass.keys_values, 128): Tile(32, 32, 4, 1),
 }
