@@ -136,11 +136,12 @@ def tuning_sweep(root, sizes, best_of_largest=1e-3):
     finished_run(root / "broken", **broken, loss=None, status="diverged")
 
 
-def test_the_rates_of_a_sweep_of_run_directories(tmp_path, capsys):
+def test_the_rates_of_a_sweep_of_run_directories(harness, tmp_path):
     tuning_sweep(tmp_path / "lr", (1000, 2000, 4000))
     figure = tmp_path / "lr.svg"
-    asked("law=learning_rate", f"runs={tmp_path / 'lr'}", f"figure={figure}", "fit.bootstraps=20")
-    said = capsys.readouterr().out
+    words = "law=learning_rate", "runs=lr", "figure=lr.svg", "fit.bootstraps=20"
+    said = harness("fit", *words, cwd=tmp_path).stdout
+    assert said.rstrip().endswith("figure lr.svg: harness fit " + " ".join(words))
     assert said.count("inside") == 6 and "learning_rate: identified" in said
     assert figure.read_text().count("1k, 10k") == 1
     ElementTree.fromstring(figure.read_text().replace("xlink:", ""))
