@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import re
 import sys
+import textwrap
 from pathlib import Path
 
 from harness import __version__, config_dir
@@ -98,7 +100,10 @@ def verb_help(name: str) -> str:
     """The verb's own docstring and the groups it can choose from, read without importing anything."""
     source = Path(__file__).parent / "commands" / f"{name}.py"
     text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
-    groups = "\n".join(f"  {group}={'|'.join(options)}" for group, options in config_groups())
+    groups = "\n".join(
+        textwrap.fill(f"{group}={' '.join(options)}", 110, initial_indent="  ", subsequent_indent="      ")
+        for group, options in config_groups()
+    )
     return f"{text}\n\nGroups (any value inside one can be overridden, e.g. optim.lr=0.01):\n{groups}\n\n" + (
         "`harness " + name + " --cfg job` prints the whole resolved configuration."
     )
@@ -106,7 +111,16 @@ def verb_help(name: str) -> str:
 
 def config_groups() -> list[tuple[str, list[str]]]:
     folders = sorted(path for path in config_dir().iterdir() if path.is_dir())
-    return [(folder.name, sorted(file.stem for file in folder.glob("*.yaml"))) for folder in folders]
+    return [
+        (folder.name, sorted((file.stem for file in folder.glob("*.yaml")), key=by_size))
+        for folder in folders
+    ]
+
+
+def by_size(name: str) -> tuple[float, str]:
+    """27k before 1.8m before 1.2b; names that are no size among themselves."""
+    size = re.fullmatch(r"([\d.]+)([kmb])", name)
+    return (float(size[1]) * {"k": 1e3, "m": 1e6, "b": 1e9}[size[2]] if size else 0.0, name)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ def test_help_lists_every_verb(capsys):
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_an_example(verb, capsys):
     assert main([verb, "--help"]) == 0
-    assert f"harness {verb} " in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert any(f"harness {verb} " in line for line in lines)
+    assert max(map(len, lines)) <= 120
 
 
 def test_a_reader_who_has_read_enough_gets_no_traceback():

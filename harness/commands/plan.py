@@ -8,7 +8,7 @@
     harness plan experiment=demo format=json
 
 What to train next for a bet, of the cells that the axes describe:
-    harness plan group=mine next=4 budget_flops=1e13 params=2e6 tokens=8e7 \
+    harness plan group=mine next=4 budget_flops=1e13 params=2e6 tokens=8e7 \\
         'sweep.axes=["model=27k,56k,100k,220k","horizon.tokens_per_param=20,40,80"]'
     harness plan replay=table.csv [holdout_ratio=8] [seeds=3]     what that would have saved on a table
 
