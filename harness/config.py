@@ -131,7 +131,9 @@ def gist(error: BaseException) -> str:
     kept = list(
         itertools.takewhile(lambda line: not line.startswith(("Config search path", "See http")), kept)
     )
-    text = " ".join(kept) or type(error).__name__
+    text = (" ".join(kept) or type(error).__name__).replace(
+        "str is not a ListConfig, list or tuple.", "write a list, even of one: ['...']"
+    )
     if "'float'" in text and "Integer" in text:
         text += ", write it out: 1_000_000"
     return f"{text} (at {key})" if key and key not in text else text

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -44,6 +45,9 @@ class Choice:
 
 Point = tuple[Choice, ...]
 
+MOST_CELLS = 100_000
+"""Of a sweep: minutes to plan and .3 GB on disk, so more is taken for a slip."""
+
 
 def settings_of_cells(
     name: str, schema: type[Schema], typed: Sequence[str], grids: Sequence[Grid]
@@ -53,9 +57,8 @@ def settings_of_cells(
     Raises WrongInput for an axis that is unknown, empty, given twice or tied to one of another length.
     """
     with composing(name, schema) as compose:
-        return [
-            settings for grid in grids for settings in settings_of_grid(compose, typed, list(points(grid)))
-        ]
+        cells = [points(grid) for grid in grids]
+        return [settings for grid in cells for settings in settings_of_grid(compose, typed, list(grid))]
 
 
 def points(grid: Grid) -> Iterator[Point]:
@@ -65,6 +68,8 @@ def points(grid: Grid) -> Iterator[Point]:
     twice = [key for key, n in Counter(c.key for column in columns for c in column[0]).items() if n > 1]
     if twice:
         raise WrongInput(f"the sweep sets {twice[0]} by two axes; one cell can have only one value of it")
+    if (number := math.prod(map(len, columns))) > MOST_CELLS:
+        raise WrongInput(f"the sweep's axes make {number:,} cells; {MOST_CELLS:,} are the most")
     return (tuple(itertools.chain(*cell)) for cell in itertools.product(*columns))
 
 
@@ -80,9 +85,16 @@ def choices(axis: Override) -> list[Choice]:
     key = axis.get_key_element()
     if not axis.is_sweep_override():
         return [Choice(key, axis.value(), str(axis.input_line))]
-    values = list(axis.sweep_iterator())
+    if not axis.is_discrete_sweep():
+        raise WrongInput(f"the axis {axis.input_line} names no values; list them, or use range or glob")
+    try:
+        values = list(itertools.islice(axis.sweep_iterator(), MOST_CELLS + 1))
+    except (TypeError, ValueError) as error:  # Hydra's own, of a quoted glob or a step of 0
+        raise WrongInput(f"the axis {axis.input_line} is not Hydra's grammar: {error}") from error
     if not values:
         raise WrongInput(f"the sweep has no cells: its axis {axis.input_line} is empty")
+    if len(values) > MOST_CELLS:
+        raise WrongInput(f"the axis {axis.input_line} has more than {MOST_CELLS:,} values")
     return [Choice(key, value, f"{key}={Transformer.str(value)}") for value in values]
 
 

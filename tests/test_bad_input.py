@@ -99,6 +99,25 @@ def test_an_axis_over_the_group(harness, toy_root, tmp_path):
     one_line(harness("sweep", *words, cwd=tmp_path), 2, "one group")
 
 
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ('sweep.axes=["cost.mfu=0.1"]', "the axis cost.mfu=0.1 changes no run"),
+        ('sweep.axes=["next=3"]', "the axis next=3 changes no run"),
+        ('sweep.axes=["optim.weight_decay=nan"]', "optim.weight_decay must be a finite number"),
+        ('sweep.axes=["hardware.peak_flops=inf"]', "hardware.peak_flops must be a finite number"),
+        ("cost.price_per_device_hour=nan", "cost.price_per_device_hour"),
+        ('sweep.axes="seed=1,2"', "write a list"),
+    ],
+)
+def test_a_plan_of_what_no_cell_could_be(harness, toy_root, tmp_path, word, said):
+    words = ["corpus=text_dir", "corpus.name=toy", "tokenizer=bytes", f"corpus.path={toy_root / 'texts'}"]
+    words += [f"data_dir={toy_root / 'data'}", "context=32", "horizon.tokens=9999"]
+    axes = [] if word.startswith("sweep") else ['sweep.axes=["seed=1,2"]']
+    one_line(harness("plan", *words, *axes, word, cwd=tmp_path), 2, said)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_row_with_too_many_fields_or_a_column_twice(harness, tmp_path):
     table = tmp_path / "t.csv"
     table.write_text("params_total,tokens,loss\n1,000,000,1e9,3\n")

@@ -131,7 +131,11 @@ def test_tied_axes_move_together():
         ([["seed=1,2,fast"]], "fast"),
         ([["optim.lr=0.1,-1"]], r"optim\.lr must be positive"),
         ([["horizon.tokens=1,2"], ["horizon.flops=1e9"]], "give one of tokens, flops"),
-        ([["optim.lr=interval(0,1)"]], "INTERVAL_SWEEP"),
+        ([["optim.lr=interval(0,1)"]], r"the axis optim.lr=interval\(0,1\) names no values"),
+        ([["model=glob(['2*k','5*k'])"]], r"the axis model=glob\(\['2\*k','5\*k'\]\) is not Hydra's grammar"),
+        ([["seed=range(0,5,0)"]], r"the axis seed=range\(0,5,0\) is not Hydra's grammar"),
+        ([["seed=range(0,1000000000)"]], "has more than 100,000 values"),
+        ([["seed=range(1000)"], ["data_seed=range(1000)"]], "make 1,000,000 cells; 100,000 are the most"),
     ],
 )
 def test_what_is_wrong_with_an_axis_is_said_in_one_line(grid, said):

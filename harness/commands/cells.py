@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from harness.training.cell import Cell, freeze, read_cell
 from harness.training.feasible import refuse_untrainable
 from harness.training.fitting import memory_of
 from harness.training.provenance import code_version
+from harness.training.settings import TrainConfig
 from harness.training.trunk import family_of, longest_trunk, trunk_of
 
 
@@ -50,6 +51,7 @@ def sweep_cells(
 
     Raises what training one of them would raise before its first step.
     """
+    refuse_idle_axes(settings, schema)
     prepared: dict[str, Prepared] = {}
     cells = []
     for one in settings_of_cells(verb, schema, typed, grids(settings.sweep)):
@@ -63,6 +65,19 @@ def sweep_cells(
         )
     refuse_untrainable(cells)
     return cells
+
+
+def refuse_idle_axes(settings: Experiment, schema: type[Experiment]) -> None:
+    """Raises WrongInput for an axis over what no run depends on, such as cost.mfu: it would do nothing."""
+    idle = {field.name for field in fields(schema)} - {field.name for field in fields(TrainConfig)}
+    for axis in settings.sweep.overrides:
+        if (name := setting_of(axis)) in idle - {"data_dir"}:
+            raise WrongInput(f"the axis {axis} changes no run; give {name} beside the axes, not as one")
+
+
+def setting_of(override: str) -> str:
+    """The first part of what an override sets."""
+    return override.lstrip("+~").split("=")[0].split(".")[0].split("@")[0]
 
 
 def planned(cell: Cell, estimate: Estimate | None = None, code_version: str = "") -> PlannedCell:

@@ -35,7 +35,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from harness.commands.cells import merged_plan, plan_lines, show_plan, sweep_cells
+from harness.commands.cells import merged_plan, plan_lines, setting_of, show_plan, sweep_cells
 from harness.commands.root import Experiment
 from harness.commands.status import jobs_if_known, show_states
 from harness.commands.unprepared import prepare_first
@@ -166,7 +166,7 @@ def cells_to_train(settings: Settings, typed: Sequence[str]) -> list[PlanLine]:
 def refuse_edits(settings: Settings, typed: Sequence[str]) -> None:
     """Frozen cells take no more settings. Raises WrongInput for one that would be lost."""
     frozen = {field.name for field in fields(TrainConfig)} - {"group", "hardware"}
-    lost = [word for word in typed if word.lstrip("+~").split("=")[0].split(".")[0] in frozen]
+    lost = [word for word in typed if setting_of(word) in frozen]
     if lost:
         raise WrongInput(
             f"{settings.folder / PLAN} is frozen and {lost[0]} would not reach it; leave it out, "

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from harness.commands.cells import setting_of
 from harness.commands.root import Experiment, Format
 from harness.data.prepare import Unprepared, find
 from harness.errors import CannotAnswer
@@ -21,7 +22,7 @@ def prepare_first(
 ) -> bool:
     """Whether the data of these settings were missing, and jobs that make them are submitted now, or were
     before. Not where the cells differ in their data: nothing says which of them to prepare."""
-    if any(setting_of(axis) in DATA for axis in axes(settings)):
+    if any(setting_of(axis) in DATA for axis in settings.sweep.overrides):
         return False
     try:
         find(settings.corpus, settings.tokenizer, Path(settings.data_dir))
@@ -41,16 +42,6 @@ def prepare_first(
     else:
         print_first(settings.folder, preparer.submit())
     return True
-
-
-def axes(settings: Experiment) -> list[str]:
-    sweep = settings.sweep
-    return [*sweep.axes, *(word for group in (*sweep.tied, *sweep.also) for word in group)]
-
-
-def setting_of(override: str) -> str:
-    """The first part of what an override sets."""
-    return override.lstrip("+~").split("=")[0].split(".")[0].split("@")[0]
 
 
 def show_first(settings: Experiment) -> bool:

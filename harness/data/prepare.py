@@ -74,6 +74,7 @@ def find(corpus: CorpusConfig, tokenizer: TokenizerConfig, data_dir: Path) -> Pr
     target = read_json(_pointer(corpus, tokenizer, Path(data_dir)))
     if target is None or not (path := Path(data_dir) / "tokens" / str(target.get("tokens"))).is_dir():
         where = f" corpus.path={corpus.path}" if corpus.path else ""
+        where += f" data_dir={data_dir}" if Path(data_dir) != Path("data") else ""
         group = (
             corpus.name
             if corpus.kind is CorpusKind.pysource

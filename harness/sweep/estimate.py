@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -30,8 +31,9 @@ class CostConfig:
     def __post_init__(self) -> None:
         if self.mfu is not None and not 0 < self.mfu <= 1:
             raise ValueError(f"cost.mfu must lie in (0, 1], not {self.mfu}")
-        if self.price_per_device_hour is not None and self.price_per_device_hour < 0:
-            raise ValueError("cost.price_per_device_hour must not be negative")
+        price = self.price_per_device_hour
+        if price is not None and not 0 <= price < math.inf:
+            raise ValueError(f"cost.price_per_device_hour must be a number of at least 0, not {price}")
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,11 @@ class SweepConfig:
     def is_empty(self) -> bool:
         return not (self.axes or self.tied or self.also)
 
+    @property
+    def overrides(self) -> list[str]:
+        """Every axis, whatever it belongs to."""
+        return [*self.axes, *(word for group in (*self.tied, *self.also) for word in group)]
+
 
 def grids(sweep: SweepConfig) -> list[list[list[str]]]:
     """The grids of a sweep, each a list of axes, each a list of overrides that move together.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -83,7 +84,10 @@ def science(frozen: dict[str, Any]) -> dict[str, Any]:
 
 
 def freeze(config: TrainConfig, prepared: Prepared) -> Cell:
-    """Resolve a config against prepared data. Raises WrongInput when the two do not fit."""
+    """Resolve a config against prepared data. Raises WrongInput when the two do not fit, and for a setting
+    that is no finite number: none could be frozen."""
+    if odd := not_finite(config):
+        raise WrongInput(f"{odd} must be a finite number")
     shape = build_shape(config.model, prepared.vocab_size, config.context)
     return Cell(
         config=config,
@@ -93,6 +97,16 @@ def freeze(config: TrainConfig, prepared: Prepared) -> Cell:
         corpus_hash=prepared.corpus_hash,
         tokenizer_hash=prepared.tokenizer_hash,
     )
+
+
+def not_finite(config: Any) -> str:
+    """The first number of nested dataclasses that is NaN or infinite, by its dotted name; else empty."""
+    for name, value in vars(config).items():
+        if isinstance(value, float) and not math.isfinite(value):
+            return name
+        if dataclasses.is_dataclass(value) and (inner := not_finite(value)):
+            return f"{name}.{inner}"
+    return ""
 
 
 def write_cell(runs_dir: Path, cell: Cell) -> RunDirectory:
