@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ SCRIPT = Path(__file__).parents[2] / "slurm" / "cluster.py"
 NODES = ("n1", "n2", "n3")
 TRAINER = Path(__file__).with_name("trainer.py")
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch")
+ACCOUNTING = ("slurmdbd", "mariadbd", "sacctmgr", "sacct")
 SETTINGS = (
     "--nodes=3",
     "--cpus=4",
@@ -67,9 +68,13 @@ def shared_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster
         yield cluster
 
 
-def require_slurm() -> None:
+def require_accounting() -> None:
+    require_slurm(ACCOUNTING)
+
+
+def require_slurm(more: Sequence[str] = ()) -> None:
     search = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    missing = [name for name in DAEMONS if shutil.which(name, path=search) is None]
+    missing = [name for name in (*DAEMONS, *more) if shutil.which(name, path=search) is None]
     if missing or os.geteuid() != 0:
         why = f"{', '.join(missing)} not installed" if missing else "only root may start a cluster"
         if os.environ.get("CI") == "true":
