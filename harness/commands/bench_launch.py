@@ -18,7 +18,8 @@ from harness.errors import CannotAnswer
 from harness.runs import RECORD, content_hash
 from harness.sweep.plan import PlannedCell, plan_line, read_plan, write_plan
 from harness.sweep.slurm.launch import Launcher
-from harness.sweep.slurm.scheduler import cancel, held_tasks, is_there, submit_job
+from harness.sweep.slurm.sbatch import submit_job
+from harness.sweep.slurm.scheduler import cancel, held_tasks, is_there
 from harness.sweep.slurm.settings import SlurmConfig
 from harness.sweep.slurm.submit import withdraw
 from harness.training.cell import Cell, write_cell

@@ -20,7 +20,7 @@ from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 from harness.runs import RunDirectory  # noqa: E402
-from harness.sweep.slurm.manifest import read_manifest, read_manifests  # noqa: E402
+from harness.sweep.slurm.manifest import Manifest, read_manifest, read_manifests  # noqa: E402
 from harness.sweep.slurm.task import Exit, Stumbled, Train, is_gone, work  # noqa: E402
 
 
@@ -36,26 +36,29 @@ def main(words: Sequence[str], again: Sequence[str], train: Train = train_cell) 
     after a failure a new process goes on, started by `again` and the same words."""
     path, failed = Path(words[0]), words[1:]
     number = int(os.environ["SLURM_ARRAY_TASK_ID"])
-    ended = work(Path.cwd(), read_manifest(path), number, train, FLAG, Counter(failed))
-    if isinstance(ended, Stumbled):
-        if FLAG.signal is not None:
-            return Exit.STOPPED
-        sys.stdout.flush()
-        os.execv(again[0], [*again, str(path), *failed, ended.run_id])
-    if ended is not Exit.STOPPED:
-        feed_if_possible()
-    return ended
+    while True:
+        manifest = read_manifest(path)
+        ended = work(Path.cwd(), manifest, number, train, FLAG, Counter(failed))
+        if isinstance(ended, Stumbled):
+            if FLAG.signal is not None:
+                return Exit.STOPPED
+            sys.stdout.flush()
+            os.execv(again[0], [*again, str(path), *failed, ended.run_id])
+        if ended is Exit.STOPPED or not has_more(manifest, number):
+            return ended
 
 
-def feed_if_possible() -> None:
-    """The arrays that wait are no part of this task: their trouble must not be its own."""
+def has_more(manifest: Manifest, number: int) -> bool:
+    """Whether the task has got more cells. The arrays that wait are no part of it: their trouble must not be
+    its own."""
     try:
         if any(manifest.waits for manifest in read_manifests(Path.cwd())):
-            from harness.sweep.slurm.submit import feed
+            from harness.sweep.slurm.feed import feed
 
-            feed(Path.cwd())
+            return feed(Path.cwd(), manifest.number, number)
     except Exception as error:
         print(error, file=sys.stderr)
+    return False
 
 
 if __name__ == "__main__":

@@ -72,5 +72,5 @@ def waiting_lines(launched: Launched) -> list[str]:
         return []
     return [
         f"{launched.waiting} tasks wait: {launched.refusal}",
-        "each task that ends submits more of them, and so does this command typed again",
+        "tasks that end submit them, or go on with them where they are still refused",
     ]

@@ -17,7 +17,8 @@ from pathlib import Path
 from harness.errors import CannotAnswer
 from harness.runs import one_at_a_time, read_json_if_any, write_json
 from harness.sweep.slurm.manifest import FOLDER
-from harness.sweep.slurm.scheduler import Job, cancel, held_jobs, last_line, submit_job
+from harness.sweep.slurm.sbatch import submit_job
+from harness.sweep.slurm.scheduler import Job, cancel, held_jobs, last_line
 from harness.sweep.slurm.script import job_name, options, path_of
 from harness.sweep.slurm.settings import SlurmConfig
 from harness.sweep.slurm.submit import LOCK

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.runs import Status, one_at_a_time, write_text
+from harness.runs import Status, content_hash, one_at_a_time, write_text
 from harness.sweep.ledger import WAITING, CellState, survey
 from harness.sweep.plan import PlannedCell, still_planned
 from harness.sweep.slurm.jobs import match
@@ -106,6 +106,7 @@ class Launcher:
             allowed=1 + self.config.retries,
             failed_before={run_id: count for run_id, count in counted.items() if count},
             at_once=self.config.tasks_at_once,
+            settings=self.settings(),
         )
         array = Array(
             name=manifest.name,
@@ -116,6 +117,12 @@ class Launcher:
             gpus=self.gpus,
         )
         return Planned(manifest, render(template(), self.config, array))
+
+    def settings(self) -> str:
+        """A hash of what a task is given and runs, whichever it is."""
+        anywhere = Array(name="", tasks=1, command=self.command, log="", ends="", gpus=self.gpus)
+        config = replace(self.config, tasks_at_once=None)
+        return content_hash(render(template(), config, anywhere))
 
     def write(self, planned: Planned) -> None:
         """The script first: whoever finds a manifest finds its script."""

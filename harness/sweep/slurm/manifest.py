@@ -21,7 +21,8 @@ Tasks = Sequence[tuple[str, ...]]
 class Manifest:
     """`tasks` are run ids by task number. The first `submitted` of them are in arrays, `jobs` by id. A cell
     may fail `allowed` times under this manifest; `failed_before` are failures from before it. At most
-    `at_once` tasks may run at the same time, None for no limit."""
+    `at_once` tasks may run at the same time, None for no limit. Manifests of the same `settings` ask the
+    cluster for the same in each task."""
 
     number: int
     name: str
@@ -31,6 +32,7 @@ class Manifest:
     at_once: int | None = None
     submitted: int = 0
     jobs: tuple[str, ...] = ()
+    settings: str = ""
 
     @property
     def waits(self) -> int:

@@ -6,16 +6,13 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.errors import CannotAnswer
 from harness.runs import JobAttempt
 
 TIMEOUT_SECONDS = 60.0
-SUBMIT_SECONDS = 20.0
-"""A cluster that is full makes sbatch try again for minutes."""
 FORMAT = "%j|%F|%K|%T|%r"
 UNKNOWN_JOB = "Invalid job id"
 
@@ -26,10 +23,6 @@ class NoAnswer(CannotAnswer):
 
 class Refused(CannotAnswer):
     """The scheduler takes no more jobs, or not this one; the message is its own."""
-
-
-class Full(Refused):
-    """The whole cluster takes no more jobs for now, of whatever length."""
 
 
 @dataclass(frozen=True)
@@ -61,24 +54,18 @@ def is_there() -> bool:
     return shutil.which("squeue") is not None
 
 
-def call(
-    *command: str,
-    cwd: Path | None = None,
-    seconds: float = TIMEOUT_SECONDS,
-    changed: Mapping[str, str] | None = None,
-) -> subprocess.CompletedProcess[str]:
+def call(*command: str, seconds: float = TIMEOUT_SECONDS) -> subprocess.CompletedProcess[str]:
     """Raises CannotAnswer when Slurm's commands are not there or do not answer."""
-    variables = {**environment(), **(changed or {})}
     try:
-        return subprocess.run(
-            command, cwd=cwd, capture_output=True, text=True, timeout=seconds, env=variables
-        )
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=environment())
     except FileNotFoundError as error:
-        raise CannotAnswer(
-            f"{command[0]} is not here; launcher=slurm needs a login node of a cluster"
-        ) from error
+        raise CannotAnswer(not_here(command[0])) from error
     except subprocess.TimeoutExpired as error:
         raise NoAnswer(f"{command[0]} did not answer in {seconds:.0f} s; try again later") from error
+
+
+def not_here(command: str) -> str:
+    return f"{command} is not here; launcher=slurm needs a login node of a cluster"
 
 
 def environment() -> dict[str, str]:
@@ -120,24 +107,6 @@ def longest_array() -> int:
     if found is None:
         raise CannotAnswer(f"scontrol does not answer: {last_line(done.stderr)}; nothing was submitted")
     return max(1, int(found[1]))
-
-
-def submit(script: Path, cwd: Path, array: str, after: str | None = None) -> str:
-    """Submit the tasks `array` of a script; the id of the new job. Raises Refused with sbatch's own words."""
-    wait = [f"--dependency=afterany:{after}"] if after else []
-    return submit_job(["sbatch", "--parsable", f"--array={array}", *wait, str(script)], cwd=cwd)
-
-
-def submit_job(
-    command: Sequence[str], cwd: Path | None = None, changed: Mapping[str, str] | None = None
-) -> str:
-    """The id of the job that `sbatch --parsable` makes. Raises Refused with sbatch's own words."""
-    done = call(*command, cwd=cwd, seconds=SUBMIT_SECONDS, changed=changed)
-    job = done.stdout.strip().split(";")[0]
-    if done.returncode != 0 or not job.isdigit():
-        said = last_line(done.stderr).removeprefix("sbatch: error: ")
-        raise Refused(f"sbatch: {said or 'no job id'}")
-    return job
 
 
 def cancel(jobs: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Arrays that are written down: handed to the scheduler, as many tasks as it takes, and taken back.
 
-A cluster may cap how many tasks a user has in its queue. What it refuses waits in its manifest, and each
-task that ends tries again; so does the launch that is typed again.
+A cluster may cap how many tasks a user has in its queue. What it refuses waits in its manifest for the tasks
+that end (harness.sweep.slurm.feed), or for the launch that is typed again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 from harness.runs import one_at_a_time
 from harness.sweep.slurm.jobs import match
 from harness.sweep.slurm.manifest import FOLDER, Manifest, path_of, read_manifests, script_of, write_manifest
-from harness.sweep.slurm.scheduler import Full, NoAnswer, Refused, Task, cancel, held_tasks, submit
+from harness.sweep.slurm.sbatch import Full, submit
+from harness.sweep.slurm.scheduler import NoAnswer, Refused, Task, cancel, held_tasks
 from harness.sweep.slurm.script import indices
 
 LOCK = ".lock"
@@ -28,15 +29,6 @@ class Withdrawn:
     cancelled: list[Task]
     left: list[Task]
     objection: str
-
-
-def feed(root: Path) -> None:
-    """Submit what still waits, as far as there is room by now. Called by each task as it ends."""
-    with one_at_a_time(root / FOLDER, LOCK):
-        before = read_manifests(root)
-        tasks = held_tasks([manifest.name for manifest in before])
-        noted(root, before, tasks)
-        submit_waiting(root, newest(tasks))
 
 
 def withdraw(root: Path, wait_seconds: float) -> Withdrawn:
@@ -75,7 +67,7 @@ def submit_waiting(root: Path, last: str | None) -> str:
         while manifest.waits:
             try:
                 manifest = submit_some(root, manifest, last if manifest.at_once else None)
-            except Refused as refusal:
+            except (Refused, NoAnswer) as refusal:
                 return str(refusal)
             last = manifest.jobs[-1]
     return ""
@@ -84,33 +76,28 @@ def submit_waiting(root: Path, last: str | None) -> str:
 def submit_some(root: Path, manifest: Manifest, after: str | None) -> Manifest:
     """Submit the tasks that wait, or half of them, or half of that: as many as the cluster takes at once.
 
-    Raises Refused when it does not take one.
+    Raises Refused when it does not take one, NoAnswer when it does not answer.
     """
     size = manifest.waits
     while True:
         stop = manifest.submitted + size
+        array = indices(manifest.submitted, stop, manifest.at_once)
         try:
-            job = submit_or_find(root, manifest, stop, after)
-        except Refused as refusal:
-            if size == 1 or isinstance(refusal, Full):
+            job = submit(script_of(Path(), manifest.number), root, array, after)
+        except (Refused, NoAnswer) as refusal:
+            if isinstance(
+                refusal, Full | NoAnswer
+            ):  # the queue tells whether the array is in it all the same
+                found = note(root, manifest, held_tasks([manifest.name]))
+                if found.submitted > manifest.submitted:
+                    return found
+            if size == 1 or isinstance(refusal, NoAnswer):
                 raise
             size //= 2
             continue
         manifest = replace(manifest, submitted=stop, jobs=(*manifest.jobs, job))
         write_manifest(root, manifest)
         return manifest
-
-
-def submit_or_find(root: Path, manifest: Manifest, stop: int, after: str | None) -> str:
-    """Where sbatch says nothing in time, the queue tells whether the array is in it."""
-    array = indices(manifest.submitted, stop, manifest.at_once)
-    try:
-        return submit(script_of(Path(), manifest.number), root, array, after)
-    except NoAnswer as silence:
-        found = [task for task in held_tasks([manifest.name]) if task.job not in manifest.jobs]
-        if not found:
-            raise Full(str(silence)) from silence
-        return found[0].job
 
 
 def noted(root: Path, manifests: Sequence[Manifest], tasks: Sequence[Task]) -> list[Manifest]:

@@ -60,6 +60,8 @@ def work(
 ) -> Exit | Stumbled:
     """Train the cells of task `number`. `tried` says how often each has failed since the task began: a full
     disk keeps no account of it."""
+    if number >= len(manifest.tasks):
+        return Exit.OVER  # submitted by one who was killed before he noted it, and planned anew since
     blame(root, manifest, number)
     for run_id in in_order(root, manifest.tasks[number]):
         if flag.signal is not None:

@@ -1,0 +1,97 @@
+"""Sweeps larger than what the cluster takes: real limits, of an accounting database and of the controller."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.errors import CannotAnswer
+from harness.runs import read_owner
+from harness.sweep.slurm.manifest import read_manifests
+from tests.slurm.conftest import planned_sweep, require_accounting, require_slurm, started
+
+
+@pytest.fixture(scope="module")
+def accounting(tmp_path_factory):
+    require_accounting()
+    with started(tmp_path_factory.mktemp("accounting"), "--accounting") as cluster:
+        yield cluster
+        notes = {path.name: int(path.read_text().split()[0]) for path in (cluster.folder / "pids").iterdir()}
+    assert {"slurmdbd", "mariadbd"} <= notes.keys()
+    assert [name for name, pid in notes.items() if command_of(pid)] == []
+
+
+def command_of(pid: int) -> bytes:
+    path = Path(f"/proc/{pid}/cmdline")
+    return path.read_bytes() if path.exists() else b""
+
+
+def test_it_listens_on_loopback_alone_and_the_database_on_no_port(accounting):
+    pids = {path.name: path.read_text().split()[0] for path in (accounting.folder / "pids").iterdir()}
+    assert listening(pids["slurmdbd"]) == {"0100007F"}
+    assert listening(pids["mariadbd"]) == set()
+
+
+def listening(pid: str) -> set[str]:
+    """The addresses on which a process accepts connections."""
+    held = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir() if link.is_symlink()}
+    tables = "".join(Path(f"/proc/net/{protocol}").read_text() for protocol in ("tcp", "tcp6"))
+    rows = [line.split() for line in tables.splitlines()]
+    return {row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in held}
+
+
+@pytest.mark.parametrize(
+    ("limit", "cap", "word"),
+    [
+        (("user", "root", "set", "MaxSubmitJobs={}"), 3, "AssocMaxSubmitJobLimit"),
+        (("qos", "normal", "set", "MaxSubmitJobsPerUser={}"), 1, "QOSMaxSubmitJobPerUserLimit"),
+    ],
+)
+def test_what_a_user_may_have_in_the_queue(accounting, tmp_path, limit, cap, word):
+    def limited(most: int) -> None:
+        accounting.ask("sacctmgr", "--immediate", "modify", *(part.format(most) for part in limit))
+
+    limited(cap)
+    try:
+        refused = subprocess.run(
+            ["sbatch", f"--array=0-{cap}", "--wrap=true"], capture_output=True, text=True
+        )
+        assert word in refused.stderr
+        mine = planned_sweep(tmp_path / "mine", 9)
+        mine.behave(steps=3)
+        launched = mine.launch()
+        assert (sum(array.submitted for array in launched.arrays), launched.waiting) == (cap, 9 - cap)
+        assert "violates accounting/QOS policy" in launched.refusal
+        gets_done_once(mine)
+    finally:
+        limited(-1)
+
+
+def gets_done_once(mine) -> None:
+    """With nothing typed again: every cell in one attempt, each in one task."""
+    mine.finish()
+    assert {read_owner(mine.root / cell.run_id).number for cell in mine.cells} == {1}
+    cells = [run_id for array in read_manifests(mine.root) for task in array.tasks for run_id in task]
+    assert sorted(cells) == [cell.run_id for cell in mine.cells]
+
+
+def test_how_many_jobs_the_controller_knows(tmp_path_factory, tmp_path):
+    """MaxJobCount, where jobs that have ended count on for minutes, and sbatch would wait."""
+    require_slurm()
+    with started(tmp_path_factory.mktemp("few"), "--max-jobs=5"):
+        mine = planned_sweep(tmp_path / "mine", 9)
+        mine.behave(steps=3)
+        launched = mine.launch()
+        assert 0 < sum(array.submitted for array in launched.arrays) < 5
+        assert launched.refusal == "sbatch: Slurm temporarily unable to accept job"
+        assert waiting_sbatches() == []
+        gets_done_once(mine)
+        with pytest.raises(CannotAnswer, match="unable to accept job; nothing was submitted"):
+            planned_sweep(tmp_path / "other", 1).launch()
+
+
+def waiting_sbatches() -> list[str]:
+    """What this process left behind."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    return [pid for pid in children if "sbatch" in Path(f"/proc/{pid}/comm").read_text()]
