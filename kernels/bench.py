@@ -131,6 +131,7 @@ def flash_attn(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
 
 def timed(case: Case, name: str, attend: Attend, clock: Clock, device: str = "cuda") -> Timing:
     """Check, then time. The check has the tokens and head dimension of the case, and one group of heads."""
+    torch.compiler.reset()  # each case has its own compilations: past a few, PyTorch would go on without
     subject = Subject(head_dim=case.head_dim, dtype="bfloat16", windowed=True, device=device)
     group = case.heads // case.key_heads
     try:
@@ -139,12 +140,16 @@ def timed(case: Case, name: str, attend: Attend, clock: Clock, device: str = "cu
             return Timing(case, name, refused=f"wrong: {wrong.rstrip(':')}")
         forward, backward = _milliseconds(case, attend, clock, device)
     except Exception as error:  # no such back end, kernel or memory: each library says it by its own type
-        return Timing(case, name, refused=(str(error).splitlines() or [type(error).__name__])[0])
+        return Timing(case, name, refused=first_line(error))
     flops = case.forward_flops
-    return Timing(case, name, "", forward, backward, _tflops(flops, forward), _tflops(2.5 * flops, backward))
+    return Timing(case, name, "", forward, backward, tflops(flops, forward), tflops(2.5 * flops, backward))
 
 
-def _tflops(flops: float, milliseconds: float) -> float:
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def tflops(flops: float, milliseconds: float) -> float:
     return flops / milliseconds / 1e9
 
 
@@ -174,7 +179,7 @@ def gpu_clock(call: Callable[[], Any]) -> float:
 def matmul_tflops(clock: Clock, device: str = "cuda", size: int = 8192) -> float:
     """What the card reaches in one large product of bfloat16, which percentages are of."""
     a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
-    return _tflops(2.0 * size**3, clock(lambda: a @ b))
+    return tflops(2.0 * size**3, clock(lambda: a @ b))
 
 
 def race(by: Mapping[str, Attend], cases: tuple[Case, ...], clock: Clock, device: str) -> list[Timing]:

@@ -10,7 +10,8 @@
     harness bench startup                                  whole-process seconds of --help and fit
     harness bench kernels static=true cards=[sm_90]        what our kernels compile to, for cards not here;
                                                            exit 1 where one fell behind; full=true: more
-    harness bench kernels                                  on a GPU, beside SDPA, FlexAttention, flash-attn
+    harness bench kernels                                  on a GPU, attention beside SDPA, FlexAttention,
+                                                           flash-attn, and the loss beside PyTorch's, Liger's
     harness bench fit                                      the fit beside the procedure it replaces
     harness bench fit runs=table.csv full=true             on your rows, all 4500 starts, not a sample
 

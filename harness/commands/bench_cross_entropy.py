@@ -1,5 +1,5 @@
-"""The rest of `harness bench kernels static=true`: the loss kernel as compiled, and how long the first call
-of attention compiles."""
+"""The rest of `harness bench kernels`: the loss, timed on a GPU; with static=true its kernel as compiled, and
+how long the first call of attention compiles."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from harness.report.terminal import print_lines, print_table
 
 if TYPE_CHECKING:
+    from kernels.bench import Clock
+    from kernels.linear_cross_entropy.bench import Timing
     from kernels.static import Resources
 
 FIRST_CALLS = (("sm_90", 64), ("sm_90", 128))
@@ -64,3 +66,33 @@ def compile_rest(cards: list[str]) -> Rest:
         {key: found for card in cards for key, found in shipped_rows(card)},
         {f"{card}, head_dim {D}": round(seconds_of(card, D), 2) for card, D in FIRST_CALLS if card in cards},
     )
+
+
+LOSS_COLUMNS = (
+    *("tokens", "width", "vocabulary", "by"),
+    *("loss alone ms", "TFLOP/s", "%", "with gradients ms", "TFLOP/s", "%", ""),
+)
+
+
+def race_losses(clock: Clock) -> list[Timing]:
+    from kernels.linear_cross_entropy.bench import CASES, contestants, race
+
+    return race(contestants(), CASES, clock, "cuda")
+
+
+def loss_rows(timings: list[Timing], peak: float) -> list[tuple[str, ...]]:
+    return [
+        (
+            *map(str, (found.case.tokens, found.case.width, found.case.vocab_size, found.name)),
+            *speed_cells(found.validating_ms, found.validating_tflops, peak),
+            *speed_cells(found.training_ms, found.training_tflops, peak),
+            found.refused,
+        )
+        for found in timings
+    ]
+
+
+def speed_cells(milliseconds: float | None, tflops: float | None, peak: float) -> tuple[str, str, str]:
+    if milliseconds is None or tflops is None:
+        return "", "", ""
+    return f"{milliseconds:.3f}", f"{tflops:.0f}", f"{100 * tflops / peak:.0f}"

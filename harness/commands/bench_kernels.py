@@ -1,5 +1,5 @@
-"""`harness bench kernels`: attention timed on this machine's GPU, or with static=true what its machine code
-says for cards that are not here."""
+"""`harness bench kernels`: attention and the loss timed on this machine's GPU, or with static=true what their
+machine code says for cards that are not here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ from importlib.util import find_spec
 from itertools import product
 from typing import TYPE_CHECKING
 
-from harness.commands.bench_cross_entropy import Rest, compile_rest
+from harness.commands.bench_cross_entropy import (
+    LOSS_COLUMNS,
+    Rest,
+    compile_rest,
+    loss_rows,
+    race_losses,
+    speed_cells,
+)
 from harness.commands.root import Format
 from harness.errors import CannotAnswer, WrongInput
 from harness.report.terminal import StageProgress, print_json, print_lines, print_table
@@ -140,25 +147,28 @@ def show_timings(format: Format) -> None:
 
     if not torch.cuda.is_available():
         raise CannotAnswer(
-            "there is no GPU here to time the kernels on; `harness bench kernels static=true` compiles them "
-            "for five cards"
+            "there is no GPU here, so nothing was timed; `harness bench kernels static=true` compiles the "
+            "kernels for five cards"
         )
     from kernels.bench import CASES, contestants, gpu_clock, matmul_tflops, race
 
     peak = matmul_tflops(gpu_clock)
-    timings = race(contestants(), CASES, gpu_clock, "cuda")
+    timings, losses = race(contestants(), CASES, gpu_clock, "cuda"), race_losses(gpu_clock)
     card = torch.cuda.get_device_name()
     if format is Format.json:
-        print_json({"card": card, "matmul_tflops": peak, "timings": [asdict(each) for each in timings]})
+        rows, loss = ([asdict(each) for each in found] for found in (timings, losses))
+        print_json({"card": card, "matmul_tflops": peak, "timings": rows, "cross_entropy": loss})
         return
+    said = f"on {card}; % of the {peak:.0f} TFLOP/s of a large matrix product"
     print_table(
-        f"causal attention of bfloat16 on {card}; % of the {peak:.0f} TFLOP/s of a large matrix product",
+        f"causal attention of bfloat16 {said}",
         (
             *("tokens", "head_dim", "heads", "window", "by"),
             *("forward ms", "TFLOP/s", "%", "backward ms", "TFLOP/s", "%", ""),
         ),
         [timing_row(each, peak) for each in timings],
-    )  # fmt: skip
+    )
+    print_table(f"head and cross-entropy of bfloat16 {said}", LOSS_COLUMNS, loss_rows(losses, peak))
 
 
 def timing_row(found: Timing, peak: float) -> tuple[str, ...]:
@@ -171,9 +181,3 @@ def timing_row(found: Timing, peak: float) -> tuple[str, ...]:
         *speed_cells(found.backward_ms, found.backward_tflops, peak),
         found.refused,
     )
-
-
-def speed_cells(milliseconds: float | None, tflops: float | None, peak: float) -> tuple[str, str, str]:
-    if milliseconds is None or tflops is None:
-        return "", "", ""
-    return f"{milliseconds:.3f}", f"{tflops:.0f}", f"{100 * tflops / peak:.0f}"

@@ -46,34 +46,53 @@ def eager(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Ten
 def shortfall(subject: Subject, loss_of: LossOf, block: Block) -> str | None:
     """The first of loss and gradients that is further from float64 than twice the error of PyTorch in the
     same precision, or that differs between two runs; and of the same in several blocks of tokens."""
-    dtype = getattr(torch, subject.dtype)
+    for z_loss in (Z_LOSS, 0.0):
+        if said := compare(subject, loss_of, z_loss):
+            return f"{said}, z_loss={z_loss}"
+    given = _inputs(subject)
+    kept = (given[2] != IGNORED).sum()
+
+    def in_blocks() -> tuple[Tensor, ...]:
+        found = sweep(*given, 0.0, IGNORED, True, block, BLOCK_TOKENS)
+        return tuple(x.float() / kept for x in found)
+
+    if said := _difference(*_by_eager(given), in_blocks(), in_blocks()):
+        return f"{said}, in blocks of {BLOCK_TOKENS} tokens"
+    return None
+
+
+def compare(subject: Subject, loss_of: LossOf, z_loss: float) -> str | None:
+    """What is wrong with loss and gradients on all tokens at once."""
+    given = _inputs(subject)
+    once, again = (_run(loss_of, given, given[0].dtype, z_loss) for _ in "ab")
+    return _difference(*_by_eager(given, z_loss), once, again)
+
+
+def _inputs(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
     random = torch.Generator().manual_seed(0)
     hidden, weight = (
-        torch.randn(rows, subject.width, generator=random).to(subject.device, dtype)
+        torch.randn(rows, subject.width, generator=random).to(subject.device, getattr(torch, subject.dtype))
         for rows in (TOKENS, subject.vocab_size)
     )
     weight *= 4 * subject.width**-0.5
     targets = torch.randint(subject.vocab_size, (TOKENS,), generator=random)
     targets[::7] = IGNORED
-    targets = targets.to(subject.device)
+    return hidden, weight, targets.to(subject.device)
 
-    def run(by: LossOf, dtype: torch.dtype, z_loss: float) -> tuple[Tensor, ...]:
-        inputs = a, b = tuple(x.detach().to(dtype).requires_grad_() for x in (hidden, weight))
-        loss = by(a, b, targets, z_loss)
-        return loss.detach(), *torch.autograd.grad(loss, inputs)
 
-    def in_blocks() -> tuple[Tensor, ...]:
-        found = sweep(hidden, weight, targets, 0.0, IGNORED, True, block, BLOCK_TOKENS)
-        return tuple(x.float() / (targets != IGNORED).sum() for x in found)
+def _run(
+    by: LossOf, given: tuple[Tensor, Tensor, Tensor], dtype: torch.dtype, z_loss: float
+) -> tuple[Tensor, ...]:
+    inputs = a, b = tuple(x.detach().to(dtype).requires_grad_() for x in given[:2])
+    loss = by(a, b, given[2], z_loss)
+    return loss.detach(), *torch.autograd.grad(loss, inputs)
 
-    for z_loss in (Z_LOSS, 0.0):
-        truth, rough = (run(eager, each, z_loss) for each in (torch.float64, dtype))
-        once, again = (run(loss_of, dtype, z_loss) for _ in "ab")
-        if said := _difference(truth, rough, once, again):
-            return f"{said}, z_loss={z_loss}"
-    if said := _difference(truth, rough, in_blocks(), in_blocks()):
-        return f"{said}, in blocks of {BLOCK_TOKENS} tokens"
-    return None
+
+def _by_eager(
+    given: tuple[Tensor, Tensor, Tensor], z_loss: float = 0.0
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """In float64 and in the precision of the inputs."""
+    return _run(eager, given, torch.float64, z_loss), _run(eager, given, given[0].dtype, z_loss)
 
 
 def _difference(
@@ -81,7 +100,7 @@ def _difference(
 ) -> str | None:
     names = ("loss", "dhidden", "dweight")
     for name, true, theirs, found, repeated in zip(names, truth, rough, once, again, strict=True):
-        unit = (32 if theirs.dtype == torch.float32 else 1) * torch.finfo(theirs.dtype).eps
+        unit = (32 if found.dtype == torch.float32 else 1) * torch.finfo(found.dtype).eps
         budget = max(2 * largest_error(theirs, true), unit * float(true.abs().max()))
         error = largest_error(found, true)
         if not error <= budget:

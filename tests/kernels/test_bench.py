@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
+from harness.commands.bench_cross_entropy import loss_rows
 from harness.commands.bench_kernels import timing_row
 from harness.errors import CannotAnswer, WrongInput
 from kernels.bench import Case, by_backend, matmul_tflops, race, timed
+from kernels.linear_cross_entropy import bench as loss_bench
+from kernels.linear_cross_entropy.reference import reference_linear_cross_entropy
 from kernels.selfcheck import sdpa
 
 CASE = Case(batch=1, heads=4, key_heads=2, tokens=40, head_dim=16, window=9)
@@ -56,13 +63,111 @@ def test_a_back_end_that_is_not_there_is_no_error() -> None:
     assert found.forward_ms is None
 
 
+LOSS = loss_bench.Case(tokens=40, width=8, vocab_size=61)
+
+
+def steeper(hidden: Tensor, weight: Tensor, targets: Tensor, z_loss: float) -> Tensor:
+    return 1.02 * loss_bench.eager(hidden, weight, targets, z_loss)
+
+
+def test_only_a_right_loss_has_a_speed() -> None:
+    by = {"right": loss_bench.chunks, "wrong": steeper, "PyTorch's": loss_bench.torch_chunks}
+    right, wrong, other = found = loss_bench.race(by, (LOSS,), clock, "cpu")
+    assert (right.refused, right.validating_ms, right.training_ms) == ("", 2.0, 2.0)
+    assert right.validating_tflops == pytest.approx(2 * 40 * 8 * 61 / 2e-3 / 1e12)
+    assert right.training_tflops == pytest.approx(3 * right.validating_tflops)
+    assert wrong.refused.startswith("wrong: loss is off by")
+    assert wrong.training_ms is wrong.validating_tflops is None
+    assert other.refused == ""
+    rows = loss_rows(found, right.training_tflops)
+    assert rows[0] == ("40", "8", "61", "right", "2.000", "0", "33", "2.000", "0", "100", "")
+    assert rows[1][4:10] == ("",) * 6
+
+
+def test_a_loss_that_cannot_run_says_why() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    found = loss_bench.timed(LOSS, "ours", loss_bench.by_kernel, clock, "cpu")
+    assert found.refused and "wrong" not in found.refused
+    assert found.training_ms is None
+
+
+def test_liger_is_timed_where_it_is_installed(monkeypatch) -> None:
+    assert "Liger" not in loss_bench.contestants()
+    stand_in = ModuleType("liger_kernel.transformers.functional")
+    asked = []
+
+    def fused(hidden, weight, targets, *, ignore_index, lse_square_scale, accum_dtype):
+        asked.append(accum_dtype)
+        return reference_linear_cross_entropy(hidden, weight, targets, lse_square_scale, ignore_index)
+
+    stand_in.liger_fused_linear_cross_entropy = fused
+    package = ModuleType("liger_kernel")
+    package.__spec__ = ModuleSpec("liger_kernel", None)
+    for module in (package, ModuleType("liger_kernel.transformers"), stand_in):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert not loss_bench.timed(LOSS, "Liger", loss_bench.contestants()["Liger"], clock, "cpu").refused
+    assert set(asked) == {torch.float32}
+
+
+def test_every_case_is_compiled_anew() -> None:
+    """Past a few shapes of one function PyTorch would go on without compiling it, and be timed like that."""
+    compiled = []
+
+    def backend(graph, _):
+        compiled.append(graph)
+        return graph
+
+    attend, loss = (torch.compile(each, backend=backend, dynamic=False) for each in (sdpa, loss_bench.eager))
+    with torch._dynamo.config.patch(recompile_limit=3):
+        for width in (8, 9):
+            before = len(compiled)
+            case = replace(CASE, tokens=width, window=None)
+            assert not timed(case, "compiled", attend, clock, "cpu").refused
+            assert len(compiled) > before
+            before = len(compiled)
+            assert not loss_bench.timed(replace(LOSS, width=width), "compiled", loss, clock, "cpu").refused
+            assert len(compiled) > before
+
+
+def test_on_a_gpu_both_tables_are_shown(monkeypatch, capsys) -> None:
+    """A card of words: its clock and its contestants are put in."""
+    from harness.commands.bench_kernels import bench_kernels
+    from harness.commands.root import Format
+    from kernels import bench
+
+    pytest.importorskip("triton")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
+    monkeypatch.setattr(bench, "matmul_tflops", lambda clock: 1e-3)
+    on_cpu = {module: module.race for module in (bench, loss_bench)}
+    for module, case, by in (
+        (bench, CASE, {"right": sdpa, "wrong": shifted}),
+        (loss_bench, LOSS, {"right": loss_bench.eager, "wrong": steeper}),
+    ):
+        monkeypatch.setattr(module, "CASES", (case,))
+        monkeypatch.setattr(module, "contestants", lambda by=by: by)
+        race_on_cpu = on_cpu[module]
+        monkeypatch.setattr(
+            module, "race", lambda by, cases, _, __, race=race_on_cpu: race(by, cases, clock, "cpu")
+        )
+    bench_kernels(False, [], Format.table)
+    said = capsys.readouterr().out
+    assert "causal attention" in said and "head and cross-entropy" in said and "on a card" in said
+    assert said.count("wrong: ") == 2 and said.count("2.000") == 4
+    bench_kernels(False, [], Format.json)
+    found = json.loads(capsys.readouterr().out)
+    assert [each["refused"][:5] for each in found["cross_entropy"]] == ["", "wrong"]
+    assert [each["forward_ms"] for each in found["timings"]] == [2.0, None]
+
+
 def test_without_a_gpu_it_says_so_in_one_line(harness, tmp_path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     done = harness("bench", "kernels", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.count("\n") == 1
-    assert "static=true" in done.stderr
+    assert "nothing was timed" in done.stderr and "static=true" in done.stderr
 
 
 @pytest.fixture
