@@ -3,6 +3,7 @@
     harness plan experiment=demo
     harness plan 'sweep.axes=["model=27k,56k","horizon.flops=1e12,2e12"]' group=mine
     harness plan 'sweep.tied=[["model=27k,56k","optim.lr=0.01,0.007"]]' 'sweep.axes=["seed=0,1"]' group=mine
+    harness plan experiment=demo_frontier            without axes, what `harness train` would train
     harness plan experiment=demo write=false         look only
     harness plan experiment=demo hardware=h100 cost.mfu=0.4 cost.price_per_device_hour=2.5
     harness plan experiment=demo format=json
@@ -32,12 +33,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.commands.cells import lost_sharing, merged_plan, plan_lines, show_plan, sweep_cells
+from harness.commands.cells import lost_sharing, merged_plan, own_cell, plan_lines, show_plan, sweep_cells
 from harness.commands.root import Experiment, Format
 from harness.config import task_overrides, verb
 from harness.errors import WrongInput
 from harness.report.terminal import print_lines
 from harness.training.cell import Cell
+from harness.training.feasible import refuse_untrainable
 
 BET = ("budget_flops", "params", "tokens")
 
@@ -73,7 +75,7 @@ def main(settings: Settings) -> None:
 
         show_replay(settings, settings.replay, settings.holdout_ratio, settings.seeds)
         return
-    cells = sweep_cells(settings, "plan", Settings, task_overrides())
+    cells = cells_of(settings)
     if settings.next is not None:
         plan_next(settings, settings.next, cells)
         return
@@ -84,6 +86,15 @@ def main(settings: Settings) -> None:
     show_plan(settings, [line.cell for line in lines])
     if settings.format is Format.table and (lost := lost_sharing(cells)):
         print_lines(lost)
+
+
+def cells_of(settings: Settings) -> list[Cell]:
+    """Those of the axes; without any, the one run that is described. Raises what training would."""
+    if not settings.sweep.is_empty or settings.next is not None:
+        return sweep_cells(settings, "plan", Settings, task_overrides())
+    cells = [own_cell(settings)]
+    refuse_untrainable(cells)
+    return cells
 
 
 def plan_next(settings: Settings, count: int, cells: Sequence[Cell]) -> None:

@@ -53,8 +53,9 @@ from harness.sweep.local import AUTO, Queue, Slot, build_slots, own_cores
 from harness.sweep.plan import PlanLine, PlannedCell, read_lines
 from harness.sweep.slurm.launch import Launcher
 from harness.sweep.throughput import choose_slots
+from harness.training.cell import from_plain
 from harness.training.provenance import code_version, processor, version
-from harness.training.settings import Device, TrainConfig
+from harness.training.settings import Device, HardwareConfig, TrainConfig
 
 
 @dataclass(kw_only=True)
@@ -153,8 +154,9 @@ def leave_behind(settings: Settings, typed: Sequence[str]) -> None:
 def cells_to_train(settings: Settings, typed: Sequence[str]) -> list[PlanLine]:
     """The cells of these axes, planned now unless they were before; without axes, the folder's plan."""
     if settings.sweep.is_empty and (settings.folder / PLAN).exists():
-        refuse_edits(settings, typed)
-        return read_lines(settings.folder)
+        lines = read_lines(settings.folder)
+        refuse_edits(settings, typed, lines)
+        return lines
     cells = sweep_cells(settings, "sweep", Settings, typed)
     merged = merged_plan(
         settings, plan_lines(settings, cells), extend=settings.extend, write=not settings.dry_run
@@ -163,12 +165,24 @@ def cells_to_train(settings: Settings, typed: Sequence[str]) -> list[PlanLine]:
     return [line for line in merged.lines if line.cell.run_id in wanted]
 
 
-def refuse_edits(settings: Settings, typed: Sequence[str]) -> None:
-    """Frozen cells take no more settings. Raises WrongInput for one that would be lost."""
+def refuse_edits(settings: Settings, typed: Sequence[str], lines: Sequence[PlanLine]) -> None:
+    """Frozen cells take no more settings. Raises WrongInput for one that would be lost. `hardware` may be
+    said again, as it says what the slots need, but not another than some cell was planned for."""
     frozen = {field.name for field in fields(TrainConfig)} - {"group", "hardware"}
     lost = [word for word in typed if setting_of(word) in frozen]
+    lost += [
+        word for word in typed if setting_of(word) == "hardware" and not planned_so(word, settings, lines)
+    ]
     if lost:
         raise WrongInput(
             f"{settings.folder / PLAN} is frozen and {lost[0]} would not reach it; leave it out, "
             "or give sweep.axes= and another group="
         )
+
+
+def planned_so(word: str, settings: Settings, lines: Sequence[PlanLine]) -> bool:
+    """Whether some cell has the hardware setting that `word` sets; of a whole group the device counts."""
+    name = word.lstrip("+").split("=")[0].partition(".")[2] or "device"
+    wanted = getattr(settings.hardware, name)
+    planned = (from_plain(HardwareConfig, line.frozen["config"]["hardware"]) for line in lines if line.frozen)
+    return any(getattr(hardware, name) == wanted for hardware in planned)

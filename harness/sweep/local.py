@@ -77,7 +77,7 @@ def build_slots(config: LauncherConfig, cores: Sequence[int]) -> list[Slot]:
 def visible_gpus(count: int) -> list[str]:
     """The first `count` of the GPUs this process was given, by the names CUDA knows them by."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = given.split(",") if given else [str(i) for i in range(count)]
+    names = [str(i) for i in range(count)] if given is None else [name for name in given.split(",") if name]
     if len(names) < count:
         raise WrongInput(f"launcher.gpus={count} but CUDA_VISIBLE_DEVICES={given} shows only {len(names)}")
     return names[:count]

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import CannotAnswer
+from harness.errors import CannotAnswer, WrongInput
 from harness.runs import FAILURE, RECORD, RunDirectory, Status, run_directories
 from harness.sweep.detach import QUEUE_LOG, detach
-from harness.sweep.local import GRACE_SECONDS, LauncherConfig, build_slots
+from harness.sweep.local import GRACE_SECONDS, LOG, LauncherConfig, build_slots, own_cores, start
 from harness.sweep.plan import create_run, read_lines
 from harness.sweep.queues import living_queues
 
 
-def test_slots_share_out_cores_and_gpus():
+def test_slots_share_out_cores_and_gpus(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     pairs = build_slots(LauncherConfig(threads_per_slot=2), [0, 1, 2, 3])
     assert [slot.cores for slot in pairs] == [(0, 1), (2, 3)]
     gpus = build_slots(LauncherConfig(gpus=2, threads_per_slot=2), [0, 1, 2, 3])
@@ -26,6 +27,19 @@ def test_slots_share_out_cores_and_gpus():
     assert len({*build_slots(LauncherConfig(slots=4), [0, 1])}) == 4
     assert len(build_slots(LauncherConfig(threads_per_slot=8), [0, 1])) == 1
     assert len(build_slots(LauncherConfig(slots=3), [0, 1])) == 3
+
+
+def test_slots_take_the_gpus_that_this_process_was_given(monkeypatch, tmp_path):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-ab,7")
+    slots = build_slots(LauncherConfig(gpus=2, slots=4, threads_per_slot=2), own_cores() * 2)
+    assert [slot.gpu for slot in slots] == ["4", "GPU-ab", "4", "GPU-ab"]
+    assert start(tmp_path, slots[1], ["env"]).wait() == 0
+    told = (tmp_path / LOG).read_text().splitlines()
+    assert {"CUDA_VISIBLE_DEVICES=GPU-ab", "OMP_NUM_THREADS=2"} <= {*told}
+    for hidden, shown in (("", 0), ("4,7", 2)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        with pytest.raises(WrongInput, match=f"launcher.gpus=3 but .* shows only {shown}"):
+            build_slots(LauncherConfig(gpus=3), [0])
 
 
 @pytest.fixture

@@ -51,8 +51,18 @@ def test_a_sweep_without_axes_takes_the_folders_plan(typed, tmp_path, monkeypatc
     planned = [line.cell.run_id for line in read_lines(tmp_path / "runs" / "toy")]
     assert main(["sweep", "group=toy", "dry_run=true", "format=json"]) == 0
     assert [cell["run_id"] for cell in json.loads(capsys.readouterr().out)] == planned
+    assert main(["sweep", "group=toy", "hardware=cpu", "dry_run=true"]) == 0
+    assert main(["sweep", "group=toy", "hardware.threads=2", "dry_run=true"]) == 2
+    assert "hardware.threads=2 would not reach it" in capsys.readouterr().err
     assert main(["sweep", "group=other", "dry_run=true"]) == 2
     assert "no cells" in capsys.readouterr().err
+
+
+def test_without_axes_the_plan_is_the_one_run(typed, tmp_path):
+    assert typed("plan", "seed=3")[0] == 2  # no horizon
+    assert typed("plan", "seed=3", "horizon.tokens=20_000")[0] == 0
+    (line,) = read_lines(tmp_path / "runs" / "toy")
+    assert line.cell.run_id.startswith("27k-0.02m-s3-")
 
 
 def test_a_cell_trained_by_other_code_says_so(typed, tmp_path, monkeypatch, capsys):
