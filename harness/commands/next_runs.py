@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.commands.cells import planned
+from harness.commands.figures import figure_line, typed, write_figure
 from harness.commands.observe import observe, params_kind
 from harness.commands.root import Experiment, Format
 from harness.errors import CannotAnswer
@@ -17,6 +18,7 @@ from harness.forecast.design import Cost, Design, design, extrapolation, joint_c
 from harness.forecast.engine import Target, build_engine, growth, run_noise
 from harness.forecast.replay import replay
 from harness.laws.config import ParamsKind
+from harness.report.replay import replay_figure
 from harness.report.terminal import print_json, print_lines, print_table, si
 from harness.runs import PLAN
 from harness.sweep.plan import PlannedCell, read_plan
@@ -50,9 +52,8 @@ def next_runs(
     ensemble = engine.weighed(engine.ratio(target))
     rows = points(new, target, observations.params_kind)
     flops = np.array([*(cell.flops for cell in new), target.budget])
-    seen = useful(ensemble, rows, flops, (observations.flops, observations.loss))
-    if not seen.any():  # laws widen what they look at where too little is near
-        seen = np.ones(len(new), dtype=bool)
+    there = {name: column[:-1] for name, column in rows.items()}
+    seen = useful(ensemble, there, flops[:-1], (observations.flops, observations.loss))
     candidates = len(new)
     new, rows = [cell for cell, one in zip(new, seen, strict=True) if one], chosen_rows(rows, seen)
     beyond = extrapolation(
@@ -143,22 +144,36 @@ def show_next(settings: Experiment, found: NextRuns, planned_cells: Sequence[Pla
     )
 
 
-def show_replay(settings: Experiment, table: str, ratio: float, seeds: int) -> None:
+def show_replay(settings: Experiment, table: str, ratio: float, seeds: int, figure: str | None) -> None:
     settings.runs = table
     observations = observe(settings, params_kind(settings), settings.fit.unit)
-    found = replay(observations, ratio, settings.forecast.delta, seeds)
+    replayed = replay(observations, ratio, settings.forecast.delta, seeds)
+    found = replayed.to_json()
+    if figure:
+        command = typed("plan")
+        found["figure"] = write_figure(figure, replay_figure(found, command), command)
     if settings.format is Format.json:
-        print_json(found.to_json())
+        print_json(found)
         return
     print_table(
-        f"{table}: {found.runs} runs to choose among, {found.flops:.3g} FLOPs",
-        ("order", "share of FLOPs", "runs", "error", "from the full table's"),
+        f"{table}: {replayed.runs} runs to choose among, {replayed.flops:.3g} FLOPs",
+        ("order", "share of FLOPs", "runs", "error", "from the full table's", "as near as its resamples"),
         [
-            (m["order"], f"{m['share']:.0%}", f"{m['runs']:.0f}", f"{m['error']:.2%}", f"{m['distance']:.2%}")
-            for m in found.summary()
+            (
+                m["order"],
+                f"{m['share']:.0%}",
+                f"{m['runs']:.0f}",
+                f"{m['error']:.2%}",
+                f"{m['distance']:.2%}",
+                f"{m['reached']:.0%}",
+            )
+            for m in found["summary"]
         ],
     )
     print_lines(
-        f"the full table's own error is {found.full_error:.2%}; means over {seeds} seeds of the absolute "
-        f"error of the runs held out, of at least {ratio:g} times the compute of those chosen among"
+        f"the full table's own error is {replayed.full_error:.2%}, and nine in ten of its resamples lie "
+        f"within {replayed.full_noise:.2%} of it; means over {seeds} seeds of the absolute error of the runs "
+        f"held out, of at least {ratio:g} times the compute of those chosen among"
     )
+    if "figure" in found:
+        print_lines(figure_line(found["figure"]))

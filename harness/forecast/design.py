@@ -13,6 +13,7 @@ on those before it; those that the laws of the bet would not see are left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -63,35 +64,45 @@ Cost = Callable[[int, Sequence[int]], float]
 """FLOPs of a candidate, given the numbers of those already chosen."""
 
 
-def design(covariance: Floats, noise: float, cost: Cost, count: int, budget: float) -> Design:
-    """At most `count` candidates within `budget` FLOPs, the bet being the last row of `covariance`.
+def design(covariance: Floats, noise: float, cost: Cost, count: int, budget: float, bets: int = 1) -> Design:
+    """At most `count` candidates within `budget` FLOPs; the bets are the last rows of `covariance`, and what
+    is made small is the mean of their variances.
 
     `noise` is the standard deviation of ln L of one run. Raises CannotAnswer when not even the cheapest
     candidate can be paid.
     """
-    cheapest = min((cost(i, ()) for i in range(len(covariance) - 1)), default=0.0)
+    cheapest = min((cost(i, ()) for i in range(len(covariance) - bets)), default=0.0)
     if cheapest > budget:
         raise CannotAnswer(f"the cheapest candidate takes {cheapest:.3g} FLOPs, more than {budget:.3g}")
     powers = COST_POWERS if count > 1 else COST_POWERS[:1]  # a single run leaves the rest for those after it
-    found = [greedy(covariance, noise, cost, count, budget, power) for power in powers]
+    found = [greedy(covariance, noise, cost, count, budget, power, bets) for power in powers]
     return min(found, key=lambda one: (one.std_after, one.flops))
 
 
-def greedy(covariance: Floats, noise: float, cost: Cost, count: int, budget: float, power: float) -> Design:
+def greedy(
+    covariance: Floats, noise: float, cost: Cost, count: int, budget: float, power: float, bets: int = 1
+) -> Design:
     """A candidate may be taken again, as a second seed of it, unless its cost then is infinite."""
     left, spent, chosen = covariance.copy(), 0.0, list[Chosen]()
+    candidates = len(covariance) - bets
     while len(chosen) < count:
         numbers = [one.candidate for one in chosen]
-        costs = np.array([cost(i, numbers) for i in range(len(left) - 1)])
-        gain = left[-1, :-1] ** 2 / (left.diagonal()[:-1] + noise**2)
+        costs = np.array([cost(i, numbers) for i in range(candidates)])
+        told = (left[candidates:, :candidates] ** 2).mean(axis=0)
+        gain = told / (left.diagonal()[:candidates] + noise**2)
         score = np.where(costs <= budget - spent, gain / costs**power, -1.0)
         best = int(score.argmax())
         if score[best] <= 0:
             break
         left -= np.outer(left[best], left[best]) / (left[best, best] + noise**2)
         spent += costs[best]
-        chosen.append(Chosen(best, float(costs[best]), float(np.sqrt(max(left[-1, -1], 0.0)))))
-    return Design(tuple(chosen), float(np.sqrt(covariance[-1, -1])))
+        chosen.append(Chosen(best, float(costs[best]), std_of(left, bets)))
+    return Design(tuple(chosen), std_of(covariance, bets))
+
+
+def std_of(covariance: Floats, bets: int) -> float:
+    """Of ln L at the bets, the root of their mean variance."""
+    return math.sqrt(max(float(covariance.diagonal()[-bets:].mean()), 0.0))
 
 
 def joint_covariance(ensemble: Ensemble, rows: Rows) -> Floats:
@@ -103,19 +114,22 @@ def joint_covariance(ensemble: Ensemble, rows: Rows) -> Floats:
 
 
 def extrapolation(flops: Floats, largest: float, growth: float) -> Floats:
-    """Of ln L at rows of `flops`, the last of them the bet, [n, n]: what the laws together get wrong beyond
-    the `largest` run. A random walk in ln C whose standard deviation at the bet is that of the forecast's
-    own interval, `growth` times ln(C / C_max): a run on the way there takes its share of the way off."""
+    """Of ln L at rows of `flops`, the dearest of them a bet, [n, n]: what the laws together get wrong beyond
+    the `largest` run. A random walk in ln C whose standard deviation at the dearest bet is that of the
+    forecast's own interval, `growth` times ln(C / C_max): a run on the way there takes its share of the way
+    off."""
     beyond = np.maximum(np.log(flops / largest), 0.0)
-    return np.asarray(growth**2 * beyond[-1] * np.minimum(beyond[:, None], beyond))
+    return np.asarray(growth**2 * beyond.max() * np.minimum(beyond[:, None], beyond))
 
 
 def useful(ensemble: Ensemble, rows: Rows, flops: Floats, known: tuple[Floats, Floats]) -> Flags:
-    """Candidates that the laws of the bet would see once trained, [n - 1]: those predicted within `NEAR` of
-    the best of a similar budget, among themselves and the runs `known` (their FLOPs and losses)."""
-    predicted = np.exp(ensemble.log_loss(rows)[:-1])
-    above = excess(np.append(flops[:-1], known[0]), np.append(predicted, known[1]))
-    return np.asarray(above[: len(predicted)] <= NEAR)
+    """Candidates that the laws of the bet would see once trained, [n]: those predicted within `NEAR` of the
+    best of a similar budget, among themselves and the runs `known` (their FLOPs and losses). All of them
+    where none is: laws widen what they look at where too little is near."""
+    predicted = np.exp(ensemble.log_loss(rows))
+    above = excess(np.append(flops, known[0]), np.append(predicted, known[1]))
+    seen = np.asarray(above[: len(predicted)] <= NEAR)
+    return seen if seen.any() else np.ones(len(seen), dtype=bool)
 
 
 def member_covariance(solution: Solution, rows: Rows) -> Floats:

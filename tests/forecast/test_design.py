@@ -45,6 +45,18 @@ def test_what_is_left_is_what_conditioning_on_all_at_once_leaves(covariance):
     assert stds == sorted(stds, reverse=True)
 
 
+def test_several_bets_are_served_together(covariance):
+    """Each of two bets has a candidate of its own; a third tells of both, and is taken first."""
+    both = np.eye(5) * 1e-2
+    for one, bet, shared in ((0, 3, 0.8), (1, 4, 0.8), (2, 3, 0.7), (2, 4, 0.7)):
+        both[one, bet] = both[bet, one] = shared * 1e-2
+    found = design(both, 1e-3, priced(np.ones(3)), 1, 1.0, bets=2)
+    assert found.chosen[0].candidate == 2
+    assert found.std_before == pytest.approx(0.1)
+    alone = design(covariance, NOISE, priced(np.ones(6)), 3, 10.0)
+    assert alone == design(covariance, NOISE, priced(np.ones(6)), 3, 10.0, bets=1)
+
+
 def test_it_comes_near_the_best_of_all_designs(covariance):
     found = design(covariance, NOISE, priced(np.ones(6)), 3, 10.0)
     best = min(left_over(covariance, NOISE, three) for three in itertools.combinations(range(6), 3))
@@ -124,6 +136,8 @@ def test_a_run_on_the_way_to_the_bet_takes_its_share_off_what_all_laws_get_wrong
 def test_a_cell_far_off_the_best_of_its_budget_is_not_worth_training():
     rows = planted([1e7, 3e7, 1e8], [1e9, 3e9, 1e10])
     ensemble = fit_ensemble(rows, 1e-3)
-    at = {"params": np.array([1e8, 1e6, 1e9]), "tokens": np.array([2e10, 2e12, 1e11])}
+    at = {"params": np.array([1e8, 1e6]), "tokens": np.array([2e10, 2e12])}
     flops = 6 * at["params"] * at["tokens"]
     assert useful(ensemble, at, flops, (rows.flops, rows.loss)).tolist() == [True, False]
+    worse = {name: column[1:] for name, column in at.items()}
+    assert useful(ensemble, worse, flops[1:], (rows.flops, rows.loss)).tolist() == [True]
