@@ -1,4 +1,5 @@
 """Where every planned cell of a sweep stands: from its files, then from squeue where Slurm holds cells of it.
+Where its jobs ended without a word in its files, sacct says how, if there are accounts; it decides nothing.
 
     harness status experiment=demo
     harness status group=mine
@@ -27,6 +28,7 @@ from harness.report.terminal import print_json
 from harness.runs import PLAN
 from harness.sweep.ledger import CellState, counts, survey
 from harness.sweep.plan import PlannedCell, read_plan
+from harness.sweep.slurm.accounting import explained
 from harness.sweep.slurm.jobs import NO_JOBS, Jobs, jobs_of
 
 
@@ -39,8 +41,8 @@ class Settings(Experiment):
 def main(settings: Settings) -> None:
     if not (settings.folder / PLAN).exists() and show_first(settings):
         return
-    cells = cells_of(settings)
-    show_states(settings, survey(settings.folder, cells, jobs_if_known(settings.folder)))
+    states = survey(settings.folder, cells_of(settings), jobs_if_known(settings.folder))
+    show_states(settings, explained(settings.folder, states))
 
 
 def jobs_if_known(root: Path) -> Jobs:

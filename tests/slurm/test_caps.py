@@ -1,15 +1,18 @@
 """Sweeps larger than what the cluster takes: real limits, of an accounting database and of the controller."""
 
+import contextlib
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from harness.cli import main
 from harness.errors import CannotAnswer
 from harness.runs import read_owner
 from harness.sweep.slurm.manifest import read_manifests
-from tests.slurm.conftest import planned_sweep, require_accounting, require_slurm, started
+from tests.slurm.conftest import planned_sweep, require_accounting, require_slurm, started, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,30 @@ def test_what_a_user_may_have_in_the_queue(accounting, tmp_path, limit, cap, wor
         gets_done_once(mine)
     finally:
         limited(-1)
+
+
+def test_accounting_says_why_where_no_file_does(accounting, tmp_path, monkeypatch, capsys):
+    """Of a cell whose task dies, one that is cancelled while it runs, one cancelled before it began."""
+    mine = planned_sweep(tmp_path / "mine", 3, restarts=0, tasks_at_once=1)
+    mine.behave(steps=1000, out_of_memory=["c000"])
+    (array,) = mine.launch().arrays
+    (job,) = array.jobs
+    wait_for("the second", lambda: mine.started("c001"))
+    accounting.ask("scancel", job)
+    expected = {
+        "c000": ("lost", f"job {job}_0 ended, says sacct: FAILED 9:0 on n1"),
+        "c001": ("interrupted", f"job {job}_1 ended, says sacct: CANCELLED by 0 on n1"),
+        "c002": ("planned", f"job {job}_2 ended, says sacct: CANCELLED by 0"),
+    }
+
+    def shown() -> dict[str, tuple[str, str]]:
+        assert main(["status", "group=mine", f"runs_dir={tmp_path}", "format=json"]) == 0
+        cells = json.loads(capsys.readouterr().out)["cells"]
+        return {cell["cell"]["run_id"]: (cell["status"], cell["note"]) for cell in cells}
+
+    with contextlib.suppress(AssertionError):
+        wait_for("the accounts", lambda: shown() == expected, 30)
+    assert shown() == expected
 
 
 def gets_done_once(mine) -> None:

@@ -57,7 +57,9 @@ def is_there() -> bool:
 def call(*command: str, seconds: float = TIMEOUT_SECONDS) -> subprocess.CompletedProcess[str]:
     """Raises CannotAnswer when Slurm's commands are not there or do not answer."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, env=environment())
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=seconds, env=environment()
+        )
     except FileNotFoundError as error:
         raise CannotAnswer(not_here(command[0])) from error
     except subprocess.TimeoutExpired as error:
