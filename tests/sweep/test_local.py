@@ -119,16 +119,25 @@ def test_ctrl_c_saves_and_exits_130(sweep_words, tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_ctrl_c,
     )
     root = tmp_path / "toy"
-    deadline = time.monotonic() + 120
-    while not list(root.glob("*/checkpoints/step-*.pt")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    child.send_signal(signal.SIGINT)
-    assert child.wait(GRACE_SECONDS + 30) == 130  # a cell whose disk is slow has the grace to save
+    try:
+        deadline = time.monotonic() + 120
+        while not list(root.glob("*/checkpoints/step-*.pt")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(GRACE_SECONDS + 30) == 130  # a cell whose disk is slow has the grace to save
+    finally:
+        child.terminate()
     assert "type the same command again" in child.stderr.read()
     (run,) = run_directories(root)
     assert run.status() is Status.interrupted
+
+
+def heed_ctrl_c() -> None:
+    """A shell that starts these tests with `&` in a script lets them, and all they start, ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def test_a_failing_cell_does_not_stop_the_others_and_is_retried_on_request(harness, sweep_words, tmp_path):
