@@ -16,9 +16,12 @@ FREE = 30.0
 """Standard deviation of the level, in units of the curve's fall."""
 
 
-def wander(progress: Floats, deviation: float) -> Floats:
-    """Covariance [n, n] of the walk, whose standard deviation over one e-fold is `deviation`."""
-    gone = np.log(progress / progress[0])
+def wander(progress: Floats, deviation: float, slowing: float = 0.0) -> Floats:
+    """Covariance [n, n] of the walk: over one e-fold its standard deviation is `deviation` at the last of
+    `progress` [n], and (progress / last)^-slowing times that before."""
+    done = progress / progress[-1]
+    gone = np.log(done) if slowing == 0 else -(done ** (-2 * slowing)) / (2 * slowing)
+    gone = gone - gone[0]
     return deviation**2 * np.minimum(gone[:, None], gone)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -26,7 +26,11 @@ ROWS, FEWEST_ROWS, FIRST = 40, 5, 0.02
 """Of a finished run: how many are used, at least, and the share of it before which no law holds."""
 
 STRAY = (0.05, 0.1, 0.2, 0.4)
-"""Of the fall over the last e-folds: standard deviation of the walk over one e-fold, to choose from."""
+"""Of the fall over the last e-folds: standard deviation of the walk over its last e-fold, to choose from."""
+
+SLOWING = (0.0, 0.25, 0.5, 0.75)
+"""Powers of the progress with which the walk slows, to choose from: a curve strays less as it flattens, and a
+power of .5 or so is how it flattens."""
 
 SMALLEST_NOISE = 1e-3
 
@@ -58,13 +62,31 @@ KEPT = 12
 """Shapes, the best by their evidence, that predict a running cell."""
 
 
+@dataclass(frozen=True)
+class Walk:
+    """How real curves stray from the law: by `stray` of their fall over the last e-fold, and more before.
+    `shared`: those of runs alike stray together."""
+
+    stray: float
+    slowing: float
+    shared: bool
+
+    def covariance(self, progress: Floats, fall: float) -> Floats:
+        return wander(progress, self.stray * fall, self.slowing)
+
+
+WALKS = tuple(
+    Walk(stray, slowing, shared) for shared in (True, False) for stray in STRAY for slowing in SLOWING
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Lender:
     """A finished run, described by every shape of the law. `fall` is the unit of all that is relative."""
 
     run: Trajectory
     fall: float
-    known: dict[float, Description] = field(default_factory=dict)
+    known: dict[Walk, Description] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> Positions:
@@ -85,16 +107,17 @@ class Lender:
     def noise(self) -> float:
         return row_noise(self.run.values[self.rows]) + SMALLEST_NOISE * self.fall
 
-    def described(self, stray: float) -> Description:
-        if stray not in self.known:
-            self.known[stray] = self.describe(stray)
-        return self.known[stray]
+    def described(self, walk: Walk) -> Description:
+        alone = replace(walk, shared=False)
+        if alone not in self.known:
+            self.known[alone] = self.describe(alone)
+        return self.known[alone]
 
-    def describe(self, stray: float) -> Description:
+    def describe(self, walk: Walk) -> Description:
         """Generalised least squares for every shape, with weak priors on the amplitudes."""
         n, values = len(self.rows), self.run.values[self.rows]
         power, fall = (part[:, :n] for part in self.bases)
-        errors = wander(self.progress, stray * self.fall)[:n, :n] + self.noise**2 * np.eye(n)
+        errors = walk.covariance(self.progress, self.fall)[:n, :n] + self.noise**2 * np.eye(n)
         whiten = np.linalg.inv(np.linalg.cholesky(errors))
         early = power[:, np.searchsorted(self.run.steps[self.rows], 0.1 * self.run.end)]
         guess = np.stack(
@@ -114,12 +137,12 @@ class Lender:
         deviations = np.sqrt(np.diagonal(np.linalg.inv(normal), axis1=1, axis2=2))
         return Description(self, found[:, 1:], deviations[:, 1:], evidence)
 
-    def gap(self, described: Description, stray: float) -> float:
+    def gap(self, described: Description, walk: Walk) -> float:
         """The result less the end of the curve that led to it: validation is not training."""
         best = int(np.argmax(described.evidence))
         mean = described.amplitudes[best] @ np.stack([part[best] for part in self.bases])
-        walk = wander(self.progress, stray * self.fall)
-        end, _ = end_given(self.run.values[self.rows], mean[None], (), walk, self.noise, self.fall)
+        covariance = walk.covariance(self.progress, self.fall)
+        end, _ = end_given(self.run.values[self.rows], mean[None], (), covariance, self.noise, self.fall)
         return self.run.result - float(end[0])
 
 
@@ -146,38 +169,48 @@ class Description:
 @dataclass(frozen=True)
 class Borrowed:
     """What one running cell starts from: shapes [k] with weights, amplitudes (a, b) [k, 2] with standard
-    deviations; the unit `fall` [k], the walk's `stray`, and the gap between curve and result."""
+    deviations; the unit `fall`, the noise of one row, the walk, and the gap between curve and result. `alike`
+    are the lenders of other sizes that it strays with, each with its own amplitudes."""
 
     shapes: Shapes
     weights: Floats
     amplitudes: Floats
     deviations: Floats
     fall: float
-    stray: float
+    noise: float
+    walk: Walk
     gap: float
     gap_deviation: float
+    alike: tuple[tuple[Trajectory, Floats], ...]
     lenders: tuple[str, ...]
 
 
 class Lenders:
-    """The finished runs of one sweep."""
+    """The finished runs of one sweep, as they stray from the law by one walk."""
 
-    def __init__(self, finished: Sequence[Trajectory]) -> None:
+    def __init__(self, finished: Sequence[Trajectory], walk: Walk) -> None:
         usable = [lender for run in spread(finished) if (lender := lender_of(run)) is not None]
+        self.walk = walk
         self.by_id = {lender.run.run_id: lender for lender in usable}
-        tried = [(stray, [lender.described(stray) for lender in usable]) for stray in STRAY]
-        self.stray, found = max(tried, key=lambda one: sum(best_evidence(d) for d in one[1]))
-        self.descriptions = {d.lender.run.run_id: d for d in found}
-        self.pairs = pairs_of(found)
+        self.descriptions = {name: lender.described(walk) for name, lender in self.by_id.items()}
+        self.pairs = pairs_of(list(self.descriptions.values()))
 
     def __len__(self) -> int:
         return len(self.by_id)
+
+    @property
+    def evidence(self) -> float:
+        """Log evidence of the walk: how well the law describes each of them alone."""
+        return sum(float(np.logaddexp.reduce(d.evidence)) for d in self.descriptions.values())
 
     def repeats(self, run: Trajectory, among: Collection[str] | None = None) -> list[Trajectory]:
         """Finished runs of the same cell under the same schedule."""
         named = [name for name in self.by_id if name != run.run_id and (among is None or name in among)]
         same = [self.by_id[name].run for name in named if self.by_id[name].run.cell == run.cell != ""]
         return [one for one in same if one.schedule and run.schedule and one.schedule.like(run.schedule)]
+
+    def stray_together(self, run: Trajectory, other: Trajectory) -> bool:
+        return self.walk.shared and comparable(run, other)
 
     def lend(self, run: Trajectory, among: Collection[str] | None = None) -> Borrowed:
         """To a run with a schedule, from its nearest finished neighbours (`among` these run ids); there must
@@ -201,7 +234,7 @@ class Lenders:
         mean = np.einsum("r,rkj->kj", closeness, each)
         variance = np.einsum("r,rkj->kj", closeness, errors**2 + (each - mean) ** 2)
         relative = math.hypot(MISFIT, growth_error * float(np.abs(folds).min()))
-        gaps = [d.lender.gap(d, self.stray) for d in mine]
+        gaps = [d.lender.gap(d, self.walk) for d in mine]
         noise = max(d.lender.noise for d in mine)
         return Borrowed(
             shapes=drawn().take(best),
@@ -209,9 +242,13 @@ class Lenders:
             amplitudes=mean,
             deviations=np.sqrt(variance + (relative * mean) ** 2),
             fall=float(closeness @ [d.lender.fall for d in mine]),
-            stray=self.stray,
+            noise=noise,
+            walk=self.walk,
             gap=float(np.mean(gaps)),
             gap_deviation=math.hypot(float(np.std(gaps)), noise / math.sqrt(len(gaps))),
+            alike=tuple(
+                (d.lender.run, d.amplitudes[best]) for d in mine if self.stray_together(run, d.lender.run)
+            ),
             lenders=tuple(one.run_id for one in near),
         )
 
@@ -255,13 +292,10 @@ def growth_of(pairs: Sequence[Pair], best: Positions, weights: Floats) -> tuple[
 
 
 def comparable(small: Trajectory, large: Trajectory) -> bool:
+    """Whether they have one schedule, about equally long."""
     if small.schedule is None or large.schedule is None or not small.schedule.like(large.schedule):
         return False
     return abs(math.log(small.end / large.end)) < math.log(ALIKE)
-
-
-def best_evidence(described: Description) -> float:
-    return float(np.logaddexp.reduce(described.evidence))
 
 
 def spread(finished: Sequence[Trajectory]) -> list[Trajectory]:

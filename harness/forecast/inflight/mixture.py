@@ -22,10 +22,18 @@ class Mixture:
     lenders: tuple[str, ...] = ()
     bounds: tuple[float, float] = (-np.inf, np.inf)
 
+    @property
+    def mean(self) -> float:
+        return float(self.weights @ self.means)
+
+    @property
+    def deviation(self) -> float:
+        return float(self.weights @ (self.variances + (self.means - self.mean) ** 2)) ** 0.5
+
     def widened(self, width: float) -> Mixture:
         """About the same mean, with `width` times the standard deviation."""
-        mean = self.weights @ self.means
-        return replace(self, means=mean + width * (self.means - mean), variances=width**2 * self.variances)
+        means = self.mean + width * (self.means - self.mean)
+        return replace(self, means=means, variances=width**2 * self.variances)
 
     def draws(self, seed: int, run_number: int) -> Floats:
         """[DRAWS]. The choice of component is shared by all runs of one `seed`: what one shape gets wrong it
