@@ -71,6 +71,20 @@ def test_what_a_user_may_have_in_the_queue(accounting, tmp_path, limit, cap, wor
         limited(-1)
 
 
+def test_a_limit_on_tasks_at_once_is_used_to_the_full_under_it(accounting, tmp_path):
+    """Tasks that were submitted one by one, each array after the last, would run one by one."""
+    limit = ("sacctmgr", "--immediate", "modify", "user", "root", "set")
+    accounting.ask(*limit, "MaxSubmitJobs=2")
+    try:
+        mine = planned_sweep(tmp_path / "mine", 6, tasks_at_once=2)
+        mine.behave(steps=3)
+        (array,) = mine.launch().arrays
+        gets_done_once(mine)
+        assert read_manifests(mine.root)[0].jobs == array.jobs
+    finally:
+        accounting.ask(*limit, "MaxSubmitJobs=-1")
+
+
 def test_accounting_says_why_where_no_file_does(accounting, tmp_path, monkeypatch, capsys):
     """Of a cell whose task dies, one that is cancelled while it runs, one cancelled before it began."""
     mine = planned_sweep(tmp_path / "mine", 3, restarts=0, tasks_at_once=1)

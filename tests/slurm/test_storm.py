@@ -2,6 +2,10 @@
 
 STORM_CELLS=40 STORM_SEEDS=1,2,3 STORM_SECONDS=90 pytest -n 0 tests/slurm/test_storm.py
 
+The same under a limit on the user's jobs, launched once:
+
+STORM_CAP=5 STORM_CELLS=40 STORM_SECONDS=90 pytest -n 0 tests/slurm/test_storm.py -k limit
+
 The same over cells that really train, planned in one folder and trained undisturbed in another:
 
 harness plan group=storm ...; harness sweep group=storm runs_dir=calm ...     the same words
@@ -11,6 +15,7 @@ STORM_SWEEP=runs/storm STORM_CALM=calm/storm STORM_SECONDS=90 pytest -n 0 tests/
 import os
 import random
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +24,16 @@ import pytest
 from harness.runs import RunDirectory
 from harness.sweep.slurm.launch import Launcher
 from harness.sweep.slurm.settings import SlurmConfig
-from tests.slurm.conftest import NODES, Cluster, Sweep, is_idle, wait_for
+from tests.slurm.conftest import (
+    NODES,
+    Cluster,
+    Sweep,
+    is_idle,
+    planned_sweep,
+    require_accounting,
+    started,
+    wait_for,
+)
 
 CELLS = int(os.environ.get("STORM_CELLS", "8"))
 SEEDS = [int(seed) for seed in os.environ.get("STORM_SEEDS", "0").split(",")]
@@ -31,10 +45,10 @@ class Storm:
         self.cluster, self.sweep, self.rng = cluster, sweep, rng
         self.events: list[str] = []
 
-    def strike(self) -> None:
-        event = self.rng.choice(
-            [self.preempt, self.requeue, self.cancel, self.crash, self.cut, self.mend, self.restart]
-        )
+    def strike(self, *, final: bool = True) -> None:
+        """One of them; what is cancelled is so for good, so not unless `final`."""
+        blows = [self.preempt, self.requeue, self.crash, self.cut, self.mend, self.restart]
+        event = self.rng.choice([*blows, self.cancel] if final else blows)
         self.events.append(event.__name__)
         event()
 
@@ -92,14 +106,19 @@ def ride_out(storm: Storm) -> None:
         time.sleep(storm.rng.uniform(1, 4))
         storm.strike()
         mine.launch()
+    calm(storm, mine.launch)
+
+
+def calm(storm: Storm, again: Callable[[], object]) -> None:
+    """Until all is done, `again` called now and then."""
 
     def over() -> bool:
         storm.mend()
-        mine.launch()
-        return mine.counts() == {"done": len(mine.cells)}
+        again()
+        return storm.sweep.counts() == {"done": len(storm.sweep.cells)}
 
     wait_for("the calm", over, 600)
-    stops = [state.interruptions for state in mine.states().values()]
+    stops = [state.interruptions for state in storm.sweep.states().values()]
     assert sum(stops) > 0
     print(f"{len(storm.events)} events, {sum(stops)} stops, at most {max(stops)} a cell: {storm.events}")
 
@@ -110,6 +129,28 @@ def test_after_a_storm_every_cell_is_done_once(cluster, sweep, seed):
     mine.behave(steps=100)
     ride_out(Storm(cluster, mine, random.Random(seed)))
     mine.finish()
+
+
+@pytest.mark.skipif("STORM_CAP" not in os.environ, reason="minutes: see the top of the file")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_under_a_limit_a_sweep_gets_through_a_storm_with_nothing_typed_again(
+    tmp_path_factory, tmp_path, seed
+):
+    require_accounting()
+    with started(tmp_path_factory.mktemp("accounting"), "--accounting") as cluster:
+        cap = f"MaxSubmitJobsPerUser={os.environ['STORM_CAP']}"
+        cluster.ask("sacctmgr", "--immediate", "add", "qos", "few", "set", cap)
+        cluster.ask("sacctmgr", "--immediate", "modify", "user", "root", "set", "qos+=few")
+        mine = planned_sweep(tmp_path / "mine", CELLS, qos="few")
+        mine.behave(steps=100)
+        storm = Storm(cluster, mine, random.Random(seed))
+        assert mine.launch().waiting == CELLS - int(os.environ["STORM_CAP"])
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            time.sleep(storm.rng.uniform(1, 4))
+            storm.strike(final=False)
+        calm(storm, lambda: None)
+        mine.finish()
 
 
 @pytest.mark.skipif(

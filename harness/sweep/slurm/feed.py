@@ -32,22 +32,30 @@ def feed(root: Path, number: int, task: int) -> bool:
     """Submit what waits, as far as there is room by now; whether task `task` of array `number`, which calls
     this as it ends, has taken cells over instead and must go on."""
     with one_at_a_time(root / FOLDER, LOCK):
-        return not somebody_else_will(root) and not_replaced() and take_over(root, number, task)
+        return not somebody_else_will(root, number) and not_replaced() and take_over(root, number, task)
 
 
-def somebody_else_will(root: Path) -> bool:
+def somebody_else_will(root: Path, number: int) -> bool:
     """Submit what waits; whether nothing does any more or a pending task is left that will try again. False
     also where the scheduler does not answer: there may be none."""
     try:
         before = read_manifests(root)
         tasks = held_tasks([manifest.name for manifest in before])
-        waited = waits(noted(root, before, tasks))
+        manifests = noted(root, before, tasks)
+        pending = any(task.state == "PENDING" for task in tasks)
+        mine = read_manifest(path_of(root, number))
+        if any(manifest.at_once and suits(mine, manifest) for manifest in manifests):
+            return pending  # an array of its own would run only after those before it, one after another
         refusal = submit_waiting(root, newest(tasks))
     except CannotAnswer as error:
         print(error, file=sys.stderr)
         return False
-    pending = any(task.state == "PENDING" for task in tasks)
-    return not refusal or pending or waits(read_manifests(root)) < waited
+    return not refusal or pending or waits(read_manifests(root)) < waits(manifests)
+
+
+def suits(mine: Manifest, other: Manifest) -> bool:
+    """Whether something waits there that asks for what the tasks here have."""
+    return other.waits > 0 and other.settings == mine.settings
 
 
 def waits(manifests: Sequence[Manifest]) -> int:
@@ -64,15 +72,13 @@ def take_over(root: Path, number: int, task: int) -> bool:
     """Give the next waiting task's cells to this one, if it has what they ask for. First they are in both,
     for a moment; a cell has one owner all the same."""
     mine = read_manifest(path_of(root, number))
-    for giver in read_manifests(root):
-        if giver.waits and giver.settings == mine.settings:
-            cells = giver.tasks[giver.submitted]
-            mine = with_cells(mine, task, cells, giver.failed_before)
-            write_manifest(root, mine)
-            rest = mine if giver.number == number else giver
-            write_manifest(root, without_next(rest))
-            return True
-    return False
+    giver = next((manifest for manifest in read_manifests(root) if suits(mine, manifest)), None)
+    if giver is None:
+        return False
+    grown = with_cells(mine, task, giver.tasks[giver.submitted], giver.failed_before)
+    write_manifest(root, grown)
+    write_manifest(root, without_next(grown if giver.number == number else giver))
+    return True
 
 
 def with_cells(

@@ -85,9 +85,8 @@ def submit_some(root: Path, manifest: Manifest, after: str | None) -> Manifest:
         try:
             job = submit(script_of(Path(), manifest.number), root, array, after)
         except (Refused, NoAnswer) as refusal:
-            if isinstance(
-                refusal, Full | NoAnswer
-            ):  # the queue tells whether the array is in it all the same
+            if isinstance(refusal, Full | NoAnswer):
+                # the queue tells whether the array is in it all the same
                 found = note(root, manifest, held_tasks([manifest.name]))
                 if found.submitted > manifest.submitted:
                     return found
