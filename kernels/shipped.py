@@ -63,10 +63,10 @@ def compile_norm_rotary(card: Card, head_dim: int, dtype: torch.dtype) -> list[R
 
 
 def violations(found: Resources, card: Card, excused: bool = False) -> list[str]:
-    """Why a configuration must not ship; empty when it may. Nothing excuses a spill in the main loop."""
+    """Why a configuration must not ship; empty when it may. Nothing excuses a spill in a loop."""
     said = []
-    if found.main_loop_spills:
-        said.append(f"{found.main_loop_spills} spill instructions in the main loop")
+    if found.loop_spills:
+        said.append(f"{found.loop_spills} spill instructions in a loop")
     elif found.spills and not excused:
         said.append(f"{found.spills} spill instructions")
     if found.registers <= 32 and found.spills:
@@ -118,7 +118,6 @@ def as_row(found: Resources) -> dict[str, Any]:
     numbers = {key: value for key, value in asdict(found).items() if key not in ("kernel", "loops")}
     lean = found.loops[0] if found.loops else Loop(0, 0, 0)
     return numbers | {
-        "main_loop_spills": found.main_loop_spills,
         "loop_spills": found.loop_spills,
         "instructions": lean.instructions,
         "tensor": lean.tensor,

@@ -127,10 +127,6 @@ class Resources:
     loops: tuple[Loop, ...]
 
     @property
-    def main_loop_spills(self) -> int:
-        return self.loops[0].spills if self.loops else 0
-
-    @property
     def loop_spills(self) -> int:
         return max((loop.spills for loop in self.loops), default=0)
 
@@ -182,10 +178,13 @@ def _count(instructions: list[Instruction], opcodes: tuple[str, ...]) -> int:
 
 
 def _loops(instructions: list[Instruction], warps: int = 4, rates: Rates | None = None) -> tuple[Loop, ...]:
-    """The innermost backward jumps over tensor-core instructions."""
+    """The innermost backward jumps over tensor-core instructions. A jump over an EXIT is no loop: it comes
+    back from the blocks that the assembler puts at the end for warps whose threads went apart."""
     spans = [span for each in instructions if (span := _backward_jump(each)) is not None]
     bodies = {span: [each for each in instructions if span[0] <= each.address <= span[1]] for span in spans}
-    bodies = {span: body for span, body in bodies.items() if _count(body, TENSOR)}
+    bodies = {
+        span: body for span, body in bodies.items() if _count(body, TENSOR) and not _count(body, ("EXIT",))
+    }
     innermost = [
         body
         for (begin, end), body in bodies.items()

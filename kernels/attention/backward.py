@@ -18,9 +18,11 @@ from kernels.attention.primitives import (
     keys_seen,
     load_row,
     load_tile,
+    part_of,
     products,
     seen_by,
     slopes,
+    start_of,
     store_tile,
     visits,
 )
@@ -51,16 +53,18 @@ def delta_kernel(
 
 @triton.jit
 def sweep_queries(
-    dk, dv, k, v, q_base, dout_base, lse_base, delta_base, begin, end, lo, hi, T_q, stride_qt, stride_qd,
-    stride_gt, stride_gd, factor, inner, D: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr,
-    SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, HOIST: tl.constexpr, PARTIAL: tl.constexpr,
-    BOTH: tl.constexpr,
+    dk, dv, k, v, q_base, dout_base, lse_base, delta_base, first, whole, partial, last, lo, hi, T_q,
+    stride_qt, stride_qd, stride_gt, stride_gd, factor, inner, D: tl.constexpr, COLS: tl.constexpr,
+    WIDTH: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, HOIST: tl.constexpr,
+    BOTH: tl.constexpr, PARTIAL: tl.constexpr,
 ):  # fmt: skip
-    """The inner loop of dK and dV [ROWS, WIDTH]: queries [begin, end) by tiles; rows are keys.
+    """The inner loop of dK and dV [ROWS, WIDTH] over one part of the queries; rows are keys.
 
     A key may miss the last queries only if BOTH: those from T_q on add nothing, as dout and delta read zero.
     """
-    for start in tl.range(begin, end, COLS, disable_licm=not HOIST):
+    begin, end = part_of(first, whole, partial, last, PARTIAL, True)
+    for at in tl.range(begin, end, COLS, disable_licm=not HOIST):
+        start = start_of(at, whole, partial, PARTIAL, True)
         q = load_tile(q_base, start, T_q, stride_qt, stride_qd, COLS, WIDTH, D, PARTIAL)
         lse = load_row(lse_base, start, T_q, COLS, PARTIAL)
         x = products(k, q, inner, SOFTCAP, PRECISION)
@@ -79,14 +83,16 @@ def sweep_queries(
 
 @triton.jit
 def sweep_keys(
-    dq, q, dout, lse, delta, k_base, v_base, begin, end, lo, hi, T_k, stride_kt, stride_kd, stride_vt,
-    stride_vd, factor, inner, D: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr,
-    SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, HOIST: tl.constexpr, PARTIAL: tl.constexpr,
-    BOTH: tl.constexpr,
+    dq, q, dout, lse, delta, k_base, v_base, first, whole, partial, last, lo, hi, T_k, stride_kt, stride_kd,
+    stride_vt, stride_vd, factor, inner, D: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr,
+    SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, HOIST: tl.constexpr, BOTH: tl.constexpr,
+    PARTIAL: tl.constexpr,
 ):  # fmt: skip
-    """The inner loop of dQ [ROWS, WIDTH]: keys [begin, end) by tiles; rows are queries, which
-    may miss the first keys only if BOTH."""
-    for start in tl.range(begin, end, COLS, disable_licm=not HOIST):
+    """The inner loop of dQ [ROWS, WIDTH] over one part of the keys; rows are queries, which may miss the
+    first keys only if BOTH."""
+    begin, end = part_of(first, whole, partial, last, PARTIAL, BOTH)
+    for at in tl.range(begin, end, COLS, disable_licm=not HOIST):
+        start = start_of(at, whole, partial, PARTIAL, BOTH)
         k = load_tile(k_base, start, T_k, stride_kt, stride_kd, COLS, WIDTH, D, PARTIAL)
         x = products(q, k, inner, SOFTCAP, PRECISION)
         p = tl.exp2(x * factor - (lse * LOG2E)[:, None])
@@ -135,22 +141,12 @@ def keys_values_kernel(
         dout_base = dout + b.to(tl.int64) * stride_gb + tl.cast(h, tl.int64) * stride_gh
         lse_base = lse + tl.cast(b * H + h, tl.int64) * T_q
         delta_base = delta + tl.cast(b * H + h, tl.int64) * T_q
-        if CAUSAL or WINDOW or DOCUMENTS:
+        for PARTIAL in tl.static_range(2):
             dk_tile, dv_tile = sweep_queries(
                 dk_tile, dv_tile, k_tile, v_tile, q_base, dout_base, lse_base, delta_base, first, whole,
-                lo, hi, T_q, stride_qt, stride_qd, stride_gt, stride_gd, factor, inner, D, COLS, WIDTH,
-                SOFTCAP, PRECISION, HOIST, True, BOTH,
+                partial, last, lo, hi, T_q, stride_qt, stride_qd, stride_gt, stride_gd, factor, inner, D,
+                COLS, WIDTH, SOFTCAP, PRECISION, HOIST, BOTH, PARTIAL,
             )  # fmt: skip
-        dk_tile, dv_tile = sweep_queries(
-            dk_tile, dv_tile, k_tile, v_tile, q_base, dout_base, lse_base, delta_base, whole, partial,
-            lo, hi, T_q, stride_qt, stride_qd, stride_gt, stride_gd, factor, inner, D, COLS, WIDTH,
-            SOFTCAP, PRECISION, HOIST, False, BOTH,
-        )  # fmt: skip
-        dk_tile, dv_tile = sweep_queries(
-            dk_tile, dv_tile, k_tile, v_tile, q_base, dout_base, lse_base, delta_base, partial, last,
-            lo, hi, T_q, stride_qt, stride_qd, stride_gt, stride_gd, factor, inner, D, COLS, WIDTH,
-            SOFTCAP, PRECISION, HOIST, True, BOTH,
-        )  # fmt: skip
     store_tile(dk_base, dk_tile * scale, begin, T_k, stride_dkt, stride_dkd, ROWS, WIDTH, D)
     store_tile(dv_base, dv_tile, begin, T_k, stride_dvt, stride_dvd, ROWS, WIDTH, D)
 
@@ -186,22 +182,12 @@ def queries_kernel(
     lse_row = load_row(lse + bh.to(tl.int64) * T_q, begin, T_q, ROWS, True)
     delta_row = load_row(delta + bh.to(tl.int64) * T_q, begin, T_q, ROWS, True)
     dq_tile = tl.zeros([ROWS, WIDTH], tl.float32)
-    if WINDOW or DOCUMENTS:
+    for PARTIAL in tl.static_range(2):
         dq_tile = sweep_keys(
-            dq_tile, q_tile, dout_tile, lse_row, delta_row, k_base, v_base, first, whole, lo, hi, T_k,
-            stride_kt, stride_kd, stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION,
-            HOIST, True, BOTH,
+            dq_tile, q_tile, dout_tile, lse_row, delta_row, k_base, v_base, first, whole, partial, last, lo,
+            hi, T_k, stride_kt, stride_kd, stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP,
+            PRECISION, HOIST, BOTH, PARTIAL,
         )  # fmt: skip
-    dq_tile = sweep_keys(
-        dq_tile, q_tile, dout_tile, lse_row, delta_row, k_base, v_base, whole, partial, lo, hi, T_k,
-        stride_kt, stride_kd, stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, HOIST,
-        False, BOTH,
-    )  # fmt: skip
-    dq_tile = sweep_keys(
-        dq_tile, q_tile, dout_tile, lse_row, delta_row, k_base, v_base, partial, last, lo, hi, T_k,
-        stride_kt, stride_kd, stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, HOIST,
-        True, BOTH,
-    )  # fmt: skip
     store_tile(dq_base, dq_tile * scale, begin, T_q, stride_dqt, stride_dqd, ROWS, WIDTH, D)
 
 

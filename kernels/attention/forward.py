@@ -14,7 +14,9 @@ from kernels.attention.primitives import (
     inside,
     keys_seen,
     load_tile,
+    part_of,
     products,
+    start_of,
     store_tile,
     visits,
 )
@@ -24,15 +26,18 @@ from kernels.attention.tuning import Pass, Tile, choose_tile, launch_options, pa
 
 @triton.jit
 def attend(
-    acc, top, total, q, k_base, v_base, begin, end, lo, hi, T_k, stride_kt, stride_kd, stride_vt, stride_vd,
-    factor, inner, D: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr, SOFTCAP: tl.constexpr,
-    PRECISION: tl.constexpr, HOIST: tl.constexpr, PARTIAL: tl.constexpr, BOTH: tl.constexpr,
+    acc, top, total, q, k_base, v_base, first, whole, partial, last, lo, hi, T_k, stride_kt, stride_kd,
+    stride_vt, stride_vd, factor, inner, D: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr,
+    SOFTCAP: tl.constexpr, PRECISION: tl.constexpr, HOIST: tl.constexpr, BOTH: tl.constexpr,
+    PARTIAL: tl.constexpr,
 ):  # fmt: skip
-    """The inner loop: keys [begin, end) by tiles. acc [ROWS, WIDTH], top (of x) and total [ROWS].
+    """The inner loop over one part of the keys. acc [ROWS, WIDTH], top (of x) and total [ROWS].
 
     A query may miss the first keys only if BOTH.
     """
-    for start in tl.range(begin, end, COLS, disable_licm=not HOIST):
+    begin, end = part_of(first, whole, partial, last, PARTIAL, BOTH)
+    for at in tl.range(begin, end, COLS, disable_licm=not HOIST):
+        start = start_of(at, whole, partial, PARTIAL, BOTH)
         k = load_tile(k_base, start, T_k, stride_kt, stride_kd, COLS, WIDTH, D, PARTIAL)
         x = products(q, k, inner, SOFTCAP, PRECISION)
         if PARTIAL:
@@ -95,19 +100,12 @@ def forward_kernel(
     acc = tl.zeros([ROWS, WIDTH], tl.float32)
     top = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
-    if WINDOW or DOCUMENTS:
+    for PARTIAL in tl.static_range(2):
         acc, top, total = attend(
-            acc, top, total, q_tile, k_base, v_base, first, whole, lo, hi, T_k, stride_kt, stride_kd,
-            stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, HOIST, True, BOTH,
+            acc, top, total, q_tile, k_base, v_base, first, whole, partial, last, lo, hi, T_k, stride_kt,
+            stride_kd, stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, HOIST, BOTH,
+            PARTIAL,
         )  # fmt: skip
-    acc, top, total = attend(
-        acc, top, total, q_tile, k_base, v_base, whole, partial, lo, hi, T_k, stride_kt, stride_kd,
-        stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, HOIST, False, BOTH,
-    )  # fmt: skip
-    acc, top, total = attend(
-        acc, top, total, q_tile, k_base, v_base, partial, last, lo, hi, T_k, stride_kt, stride_kd,
-        stride_vt, stride_vd, factor, inner, D, COLS, WIDTH, SOFTCAP, PRECISION, HOIST, True, BOTH,
-    )  # fmt: skip
     sink_logit = 0.0
     if SINK:
         sink_logit = tl.load(sink + h)

@@ -1,9 +1,9 @@
-"""The pieces both passes are made of. Every mask is an interval, and every loop has three parts.
+"""The pieces both passes are made of. Every mask is an interval, and every loop has two parts.
 
 A causal mask, a sliding window, packed documents and a ragged end all let a query see one run of keys
 [lo, hi), and let a key be seen by one run of queries. So a tile of rows visits the columns from its
-least lo to its greatest hi, nothing else: first tiles that some row sees in part, then tiles that all
-rows see whole (no mask is computed there), then partial tiles again.
+least lo to its greatest hi, nothing else: first the tiles in the middle that all rows see whole (no mask is
+computed there), then in one more loop those before and after them, which some row sees in part.
 
 Logits are kept as x * factor in units of log2, where x is the raw product q.k, or with a softcap
 tanh(q.k * inner): the multiplication then merges with the subtraction inside exp2.
@@ -91,6 +91,31 @@ def visits(lo, hi, COLS: tl.constexpr):
     whole = tl.minimum(tl.cdiv(tl.max(lo, 0), COLS) * COLS, last)
     partial = tl.maximum(tl.min(hi, 0) // COLS * COLS, whole)
     return first, whole, partial, last
+
+
+@triton.jit
+def part_of(first, whole, partial, last, PARTIAL: tl.constexpr, BEFORE: tl.constexpr):
+    """begin, end of one part of the loop: the whole tiles, or the partial ones as if nothing lay between.
+
+    Partial tiles may lie before the whole ones only if BEFORE.
+    """
+    begin = whole
+    end = partial
+    if PARTIAL and BEFORE:
+        begin = first
+        end = last - (partial - whole)
+    elif PARTIAL:
+        begin = partial
+        end = last
+    return begin, end
+
+
+@triton.jit
+def start_of(at, whole, partial, PARTIAL: tl.constexpr, BEFORE: tl.constexpr):
+    """The first column of the tile that stands at `at` in a part of `part_of`."""
+    if PARTIAL and BEFORE:
+        at += tl.where(at < whole, 0, partial - whole)
+    return at
 
 
 @triton.jit

@@ -45,7 +45,7 @@ class Tile:
         return f"{self.rows}x{self.columns} {self.warps} warps {self.stages} stages{kept}"
 
     """Whether what every iteration repeats may be computed once, before the loop. That saves instructions,
-    but offsets and masks then hold registers through all three loops: tiles that would spill do without."""
+    but offsets and masks then hold registers through both loops: tiles that would spill do without."""
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,10 @@ HOPPER: Table = {
         256: Tile(128, 64, 8, 2, hoist=False),
     },
     Pass.keys_values: {
-        16: Tile(64, 64, 4, 1),
+        16: Tile(128, 64, 4, 1),
         32: Tile(128, 64, 4, 1, hoist=False),
         64: Tile(128, 64, 8, 1),
-        128: Tile(128, 32, 8, 1, hoist=False),
+        128: Tile(128, 64, 8, 1, hoist=False),
         256: Tile(64, 16, 8, 1, hoist=False),
     },
     Pass.queries: {
@@ -133,7 +133,8 @@ HOPPER: Table = {
 }
 BLACKWELL: Table = HOPPER | {
     Pass.forward: HOPPER[Pass.forward] | {128: Tile(128, 64, 8, 2), 256: Tile(128, 32, 8, 2)},
-    Pass.keys_values: HOPPER[Pass.keys_values] | {256: Tile(32, 16, 4, 1)},
+    Pass.keys_values: HOPPER[Pass.keys_values]
+    | {16: Tile(64, 64, 4, 1), 128: Tile(128, 32, 8, 1, hoist=False), 256: Tile(32, 16, 4, 1)},
 }
 SMALL: Table = {
     Pass.forward: {
@@ -148,7 +149,7 @@ SMALL: Table = {
         32: Tile(64, 64, 4, 2, hoist=False),
         64: Tile(64, 32, 4, 1),
         128: Tile(64, 32, 4, 1, hoist=False),
-        256: Tile(16, 16, 4, 1),
+        256: Tile(32, 16, 8, 1),
     },
     Pass.queries: {
         16: Tile(64, 64, 4, 2),
@@ -184,15 +185,18 @@ FEATURED = {
     (Family.sm_80, Pass.queries, 128): Tile(128, 32, 8, 2),
     (Family.sm_90, Pass.forward, 128): Tile(128, 64, 8, 2, hoist=False),
     (Family.sm_90, Pass.forward, 256): Tile(128, 32, 8, 2, hoist=False),
+    (Family.sm_90, Pass.keys_values, 16): Tile(64, 64, 4, 1),
     (Family.sm_90, Pass.keys_values, 32): Tile(128, 64, 8, 2),
     (Family.sm_90, Pass.keys_values, 64): Tile(128, 64, 8, 1, hoist=False),
+    (Family.sm_90, Pass.keys_values, 128): Tile(128, 32, 8, 1, hoist=False),
     (Family.sm_90, Pass.queries, 32): Tile(128, 64, 4, 2, hoist=False),
     (Family.sm_90, Pass.queries, 64): Tile(64, 128, 4, 2, hoist=False),
     (Family.sm_90, Pass.queries, 128): Tile(128, 64, 8, 2, hoist=False),
     (Family.sm_100, Pass.keys_values, 16): Tile(128, 64, 8, 2, hoist=False),
     (Family.sm_100, Pass.keys_values, 32): Tile(128, 64, 8, 2, hoist=False),
-    (Family.sm_100, Pass.keys_values, 64): Tile(128, 64, 8, 1, hoist=False),
+    (Family.sm_100, Pass.keys_values, 64): Tile(128, 32, 8, 1, hoist=False),
     (Family.sm_100, Pass.keys_values, 256): Tile(32, 16, 8, 1, hoist=False),
+    (Family.sm_100, Pass.queries, 128): Tile(64, 64, 4, 2),
     (Family.small, Pass.keys_values, 16): Tile(64, 64, 4, 2, hoist=False),
     (Family.small, Pass.keys_values, 128): Tile(32, 32, 4, 1),
 }

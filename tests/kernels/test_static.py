@@ -54,11 +54,15 @@ SASS = """
         /*0040*/                   HMMA.16816.F32.BF16 R4, R8, R12, R4 ;
         /*0050*/                   FADD R1, R2, R3 ;
         /*0060*/                   BRA 0x40 ;
-        /*0070*/                   BRA 0x70 ;
+        /*0070*/                   EXIT ;
+        /*0080*/                   LDL R1, [R2] ;
+        /*0090*/                   BRA 0x50 ;
+        /*00a0*/                   BRA 0xa0 ;
 """
 
 
 def test_spills_are_told_by_loop() -> None:
+    """The last jump comes back from behind the end of the program: no loop, and its spill is in none."""
     assert set(_loops(_instructions(SASS))) == {Loop(3, 1, 1), Loop(3, 1, 0)}
 
 
@@ -105,13 +109,13 @@ def test_every_card_head_dim_and_pass_is_in_the_baseline() -> None:
 
 
 def test_the_baseline_holds_no_spill_that_is_not_excused() -> None:
-    """None at all at 128, and none in a main loop anywhere."""
+    """None at all at 128, and none in a loop anywhere."""
     kept = baseline()
     spilling = {key for key, row in kept["rows"].items() if row["spills"]}
     assert spilling == set(kept["excused"])
     assert not [key for key in spilling if key.split()[1] in ("96", "128")]
     for key, row in kept["rows"].items():
-        assert row["main_loop_spills"] == 0, key
+        assert row["loop_spills"] == 0, key
         assert row["shared_bytes"] <= CARDS[key.split()[0]].shared_per_program, key
 
 
@@ -149,7 +153,7 @@ def test_the_shipped_tiles_reach_the_best_known_at_64(card: str, head_dim: int) 
     assert all(found[which] >= bar for which, bar in BARS[card, head_dim].items()), found
 
 
-@pytest.mark.parametrize(("card", "bar"), [("sm_90", 336), ("sm_80", 96)])
+@pytest.mark.parametrize(("card", "bar"), [("sm_90", 352), ("sm_80", 96)])
 def test_the_backward_at_128_is_the_best_known_without_spills(card: str, bar: float) -> None:
     rows = [baseline()["rows"][key_of(card, 128, which)] for which in (Pass.keys_values, Pass.queries)]
     assert effective_backward(*(row["tf_serial"] for row in rows)) > bar

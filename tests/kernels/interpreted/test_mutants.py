@@ -26,6 +26,7 @@ CAUSAL = Case(T_q=21, T_k=37, H=1, tile=(16, 16))
 WINDOW = Case(T_q=40, T_k=40, H=1, window=9, tile=(16, 16))
 BOTH_SIDES = Case(T_q=40, T_k=40, H=1, window=9, tile=(16, 16), causal=False)
 DOCUMENTS = Case(T_q=36, T_k=36, H=1, B=2, lengths=(5, 31), tile=(16, 16), causal=False)
+WIDE = Case(T_q=80, T_k=80, H=1, window=40, tile=(16, 16))
 SEEN_LATE = Case(T_q=36, T_k=36, H=1, lengths=(20, 16), tile=(32, 16))
 EMPTY = Case(T_q=34, T_k=16, H=1, tile=(16, 32))
 GROUPED = Case(T_q=16, T_k=16, H=4, K=2, tile=(16, 16))
@@ -72,6 +73,9 @@ MUTANTS = [
     in_("primitives", "tl.maximum(tl.min(hi, 0) // COLS * COLS, whole)", "tl.maximum(tl.max(hi, 0) // COLS * COLS, whole)", CAUSAL),
     in_("primitives", "tl.maximum(tl.min(hi, 0) // COLS * COLS, whole)", "tl.maximum(tl.cdiv(tl.min(hi, 0), COLS) * COLS, whole)", CAUSAL),
     in_("primitives", "first = tl.min(lo, 0) // COLS * COLS", "first = tl.cdiv(tl.min(lo, 0), COLS) * COLS", WINDOW),
+    in_("primitives", "tl.where(at < whole, 0, partial - whole)", "tl.where(at <= whole, 0, partial - whole)", CAUSAL),
+    in_("primitives", "tl.where(at < whole, 0, partial - whole)", "0", CAUSAL),
+    in_("primitives", "end = last - (partial - whole)", "end = last - partial", WIDE),
     in_("primitives", "column[None, :] < hi[:, None]", "column[None, :] <= hi[:, None]", CAUSAL),
     in_("primitives", "column[None, :] >= lo[:, None]", "column[None, :] > lo[:, None]", CAUSAL),
     in_("primitives", "mask = above & below", "mask = above", WINDOW),
