@@ -169,7 +169,8 @@ def waited_for(root: Path) -> set[str]:
     """The cells that a queue of this machine or Slurm holds; where that does not answer, all it was given."""
     manifests = read_manifests(root)
     try:
-        held = set(jobs_of(root).held)
+        jobs = jobs_of(root)
+        held = jobs.held.keys() | jobs.waiting
     except CannotAnswer:
         held = {run_id for manifest in manifests for task in manifest.tasks for run_id in task}
     return queued_cells(root) | held

@@ -5,9 +5,10 @@ Where its jobs ended without a word in its files, sacct says how, if there are a
     harness status group=mine
     harness status group=mine format=json
 
-planned, queued (a running `harness sweep` holds it, or a job, and why that waits), running, interrupted (it
-saved and stopped), lost (its process vanished; it goes on from its checkpoint), failed or killed (and why),
-diverged, done, damaged. Runs of the folder that are in no plan are listed as well.
+planned, queued (a running `harness sweep` holds it, or a job, and why that waits, or jobs that will submit it
+as they end), running, interrupted (it saved and stopped), lost (its process vanished; it goes on from its
+checkpoint), failed or killed (and why), diverged, done, damaged. Runs of the folder that are in no plan are
+listed as well.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from harness.errors import CannotAnswer
 from harness.report.tables import print_states
 from harness.report.terminal import print_json
 from harness.runs import PLAN
-from harness.sweep.ledger import CellState, counts, survey
+from harness.sweep.ledger import CellState, awaited, counts, survey
 from harness.sweep.plan import PlannedCell, read_plan
 from harness.sweep.slurm.accounting import explained
 from harness.sweep.slurm.jobs import NO_JOBS, Jobs, jobs_of
@@ -41,7 +42,8 @@ class Settings(Experiment):
 def main(settings: Settings) -> None:
     if not (settings.folder / PLAN).exists() and show_first(settings):
         return
-    states = survey(settings.folder, cells_of(settings), jobs_if_known(settings.folder))
+    jobs = jobs_if_known(settings.folder)
+    states = [awaited(state, jobs) for state in survey(settings.folder, cells_of(settings), jobs)]
     show_states(settings, explained(settings.folder, states))
 
 

@@ -80,6 +80,14 @@ def held(state: CellState, root: Path, jobs: Jobs) -> CellState:
     return state
 
 
+def awaited(state: CellState, jobs: Jobs) -> CellState:
+    """The state as a person wants to know it: queued, if the tasks that Slurm holds will see to it. Whoever
+    is free to train the cell before that may."""
+    if state.status in WAITING and state.cell.run_id in jobs.waiting:
+        return replace(state, status=Status.queued)
+    return state
+
+
 def names_in(root: Path) -> set[str]:
     try:
         return {path.name for path in root.iterdir()}

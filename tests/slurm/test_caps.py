@@ -51,7 +51,7 @@ def listening(pid: str) -> set[str]:
         (("qos", "normal", "set", "MaxSubmitJobsPerUser={}"), 1, "QOSMaxSubmitJobPerUserLimit"),
     ],
 )
-def test_what_a_user_may_have_in_the_queue(accounting, tmp_path, limit, cap, word):
+def test_what_a_user_may_have_in_the_queue(accounting, tmp_path, capsys, limit, cap, word):
     def limited(most: int) -> None:
         accounting.ask("sacctmgr", "--immediate", "modify", *(part.format(most) for part in limit))
 
@@ -66,6 +66,8 @@ def test_what_a_user_may_have_in_the_queue(accounting, tmp_path, limit, cap, wor
         launched = mine.launch()
         assert (sum(array.submitted for array in launched.arrays), launched.waiting) == (cap, 9 - cap)
         assert "violates accounting/QOS policy" in launched.refusal
+        assert main(["status", "group=mine", f"runs_dir={tmp_path}"]) == 0
+        assert "planned" not in capsys.readouterr().out.splitlines()[-1]  # nobody need type it again
         gets_done_once(mine)
     finally:
         limited(-1)
@@ -85,7 +87,7 @@ def test_a_limit_on_tasks_at_once_is_used_to_the_full_under_it(accounting, tmp_p
         accounting.ask(*limit, "MaxSubmitJobs=-1")
 
 
-def test_accounting_says_why_where_no_file_does(accounting, tmp_path, monkeypatch, capsys):
+def test_accounting_says_why_where_no_file_does(accounting, tmp_path, capsys):
     """Of a cell whose task dies, one that is cancelled while it runs, one cancelled before it began."""
     mine = planned_sweep(tmp_path / "mine", 3, restarts=0, tasks_at_once=1)
     mine.behave(steps=1000, out_of_memory=["c000"])

@@ -168,15 +168,17 @@ def test_indices():
 
 def test_a_plan_that_slurm_holds_is_waited_for(tmp_path, monkeypatch):
     root = tmp_path / "mine"
-    tasks = (("a", "b"), ("c",))
+    tasks = (("a", "b"), ("c",), ("d",))  # the last waits for one that ends
     write_manifest(root, Manifest(1, "mine-0001", tasks, submitted=2, jobs=("7",)))
     squeue = tmp_path / "squeue"
     squeue.write_text("#!/bin/sh\necho 'mine-0001|7|0|PENDING|Priority'; echo 'other|7|1|RUNNING|None'\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
-    assert waited_for(root) == {"a", "b"}
+    assert waited_for(root) == {"a", "b", "d"}
+    squeue.write_text("#!/bin/sh\ntrue\n")
+    assert waited_for(root) == set()
     squeue.write_text("#!/bin/sh\nexit 1\n")
-    assert waited_for(root) == {"a", "b", "c"}
+    assert waited_for(root) == {"a", "b", "c", "d"}
 
 
 def test_without_slurm_the_sweep_says_so(tmp_path, monkeypatch):

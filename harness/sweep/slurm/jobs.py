@@ -14,11 +14,13 @@ from harness.sweep.slurm.scheduler import Task, held_tasks
 @dataclass(frozen=True)
 class Jobs:
     """`held` has the task that will train a cell, or does, by run id, with its manifest. `submitted` are the
-    ids of this sweep's jobs, those that are over included."""
+    ids of this sweep's jobs, those that are over included. `waiting` are cells that the cluster would not
+    take yet, and that tasks which it holds will see to as they end."""
 
     held: dict[str, tuple[Task, Manifest]]
     submitted: frozenset[str]
     tasks: dict[str, Task]
+    waiting: frozenset[str] = frozenset()
 
     def task_for(self, run: Path, *, failed: bool = False) -> Task | None:
         """The task that holds the cell; for one that has failed only if that will try it again."""
@@ -59,4 +61,6 @@ def match(manifests: Sequence[Manifest], tasks: Sequence[Task]) -> Jobs:
         mine.append(task)
         held.update((run_id, (task, manifest)) for run_id in manifest.tasks[task.index])
     submitted = {job for manifest in manifests for job in manifest.jobs} | {task.job for task in mine}
-    return Jobs(held, frozenset(submitted), {task.id: task for task in mine})
+    left = (task for manifest in manifests for task in manifest.tasks[manifest.submitted :])
+    waiting = frozenset(run_id for task in left for run_id in task) if mine else frozenset()
+    return Jobs(held, frozenset(submitted), {task.id: task for task in mine}, waiting)
