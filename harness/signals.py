@@ -10,6 +10,19 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 """Ctrl-C, `harness stop`, and what batch systems send ahead of a time limit or a preemption."""
 
+SHELL_SIGNAL = 128
+"""A shell says this and the number of the signal for a process that one has ended."""
+
+
+def death(status: int) -> str:
+    """How a process came to an end that said nothing itself; `status` as a shell gives it."""
+    if status <= SHELL_SIGNAL:
+        return f"its process ended with exit code {status}; its output says why"
+    known = {each.value: each.name for each in signal.Signals}
+    name = known.get(status - SHELL_SIGNAL, "a signal")
+    more = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
+    return f"its process was killed by {name}{more}"
+
 
 class StopFlag:
     """The last signal that asked to stop."""

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from harness.errors import WrongInput
 from harness.runs import RunDirectory, Status
+from harness.signals import SHELL_SIGNAL, death
 from harness.sweep.ledger import WAITING, CellState, held, look, survey
 from harness.sweep.plan import PlanLine, PlannedCell, create_run, still_planned
 from harness.sweep.queues import registered, release, reserve
@@ -137,8 +138,8 @@ class Queue:
                 with still_planned(self.root, waiting):
                     beat = registration.enter_context(registered(self.root, waiting))
                 while self.waiting or self.children or self.elsewhere():
-                    beat()
                     self.reap()
+                    beat(self.left())
                     self.launch()
                     self.refresh()
                     watch(list(self.states.values()))
@@ -150,6 +151,10 @@ class Queue:
             signal.signal(signal.SIGTERM, before)
         for run_id in self.jobs.held.keys() & self.states.keys():
             self.update(self.states[run_id].cell)
+
+    def left(self) -> list[str]:
+        """The cells that wait or run here."""
+        return [*(cell.run_id for cell in self.waiting), *(child.cell.run_id for child in self.children)]
 
     def elsewhere(self) -> list[CellState]:
         """Cells that another sweep of the same folder is running: waited for, not started twice."""
@@ -201,7 +206,10 @@ class Queue:
         for child in [child for child in self.children if child.process.poll() is not None]:
             self.children.remove(child)
             release(self.root / child.cell.run_id)
-            self.update(child.cell)
+            if self.update(child.cell).status is Status.lost:
+                code = child.process.returncode
+                how = death(code if code >= 0 else SHELL_SIGNAL - code)
+                print(f"{child.cell.run_id}: {how}; the sweep typed again goes on with it", file=sys.stderr)
 
     def refresh(self) -> None:
         others = {state.cell.run_id for state in self.elsewhere()}

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness.errors import WrongInput
 from harness.runs import Process, one_at_a_time, parse_process, this_process, write_json
 
 QUEUES = ".queues"
@@ -28,19 +28,20 @@ class LivingQueue:
 
 
 @contextlib.contextmanager
-def registered(root: Path, cells: Sequence[str]) -> Iterator[Callable[[], None]]:
-    """Say that this process works through `cells`. Yields what to call now and then, as a sign of life."""
+def registered(root: Path, cells: Sequence[str]) -> Iterator[Callable[[Sequence[str]], None]]:
+    """Say that this process works through `cells`. Yields what to call now and then, as a sign of life, with
+    those that are left."""
     mine = this_process()
     path = root / QUEUES / f"{mine.host}-{mine.pid}.json"
+    said, when = len(cells), time.monotonic()
     write_json(path, {**asdict(mine), "cells": list(cells)})
-    beaten = time.monotonic()
 
-    def beat() -> None:
-        nonlocal beaten
-        if time.monotonic() - beaten > BEAT_SECONDS:
-            beaten = time.monotonic()
-            with contextlib.suppress(OSError):
-                os.utime(path)
+    def beat(left: Sequence[str]) -> None:
+        nonlocal said, when
+        if len(left) != said or time.monotonic() - when > BEAT_SECONDS:
+            said, when = len(left), time.monotonic()
+            with contextlib.suppress(WrongInput):  # a full disk
+                write_json(path, {**asdict(mine), "cells": list(left)}, durable=False)
 
     try:
         yield beat

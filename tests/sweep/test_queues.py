@@ -88,16 +88,19 @@ def test_stop_ends_what_was_started_elsewhere_and_it_goes_on_later(tmp_path, cap
     assert [state.interruptions for state in states] == [1, 1, 0]
 
 
-def test_what_vanished_is_lost_and_goes_on(tmp_path):
-    root = planned_sweep(tmp_path, "a")
+def test_what_vanished_is_lost_and_goes_on(tmp_path, capfd):
+    root = planned_sweep(tmp_path, "ab")
     working = queue(root, 1, 60)
-    wait_until(lambda: now(root) == {"running": 1})
+    wait_until(lambda: now(root) == {"running": 1, "queued": 1})
     os.kill(read_owner(root / "a").process.pid, signal.SIGKILL)
+    wait_until(lambda: now(root) == {"lost": 1, "running": 1})  # and not queued, for its turn is over
+    os.kill(read_owner(root / "b").process.pid, signal.SIGKILL)
     assert working.wait(30) == 0
-    assert now(root) == {"lost": 1}
+    assert now(root) == {"lost": 2}
+    assert "a: its process was killed by SIGKILL, as the kernel does when memory" in capfd.readouterr().err
     assert queue(root, 1, 0).wait(60) == 0
-    (state,) = survey(root, read_plan(root))
-    assert (state.status, state.interruptions) == (Status.done, 1)
+    states = survey(root, read_plan(root))
+    assert [(state.status, state.interruptions) for state in states] == [(Status.done, 1)] * 2
 
 
 def test_a_cell_that_another_queue_lost_is_taken_over_and_one_that_failed_there_is_not(tmp_path):
@@ -171,9 +174,11 @@ def queue_of(pid: int, start: str, host: str) -> dict[str, object]:
 
 def test_a_queue_is_registered_while_it_lives(tmp_path):
     with pytest.raises(KeyboardInterrupt), registered(tmp_path, ["a", "b"]) as beat:
-        beat()
+        beat(["a", "b"])
         (found,) = living_queues(tmp_path)
         assert (found.process.pid, found.cells) == (os.getpid(), ("a", "b"))
+        beat(["b"])
+        assert living_queues(tmp_path)[0].cells == ("b",)
         raise KeyboardInterrupt
     assert living_queues(tmp_path) == []
 

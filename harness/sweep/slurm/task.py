@@ -6,7 +6,6 @@ death included, the script requeues it, and it goes on with what is not finished
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from harness.runs import (
     this_job,
     this_process,
 )
-from harness.signals import SIGNALS, StopFlag
+from harness.signals import SHELL_SIGNAL, SIGNALS, StopFlag, death
 from harness.sweep.plan import create_run, planned_line
 from harness.sweep.slurm.manifest import Manifest, ends_of, failures
 
@@ -47,8 +46,6 @@ class Stumbled:
     run_id: str
 
 
-SHELL_SIGNAL = 128
-NUMBERS = {each.value for each in signal.Signals}
 ASKED_TO_STOP = {Exit.STOPPED, *(SHELL_SIGNAL + number for number in SIGNALS)}
 """How a process ends that was asked to stop, the latter before it listened."""
 
@@ -107,15 +104,6 @@ def executions(ends: Path) -> dict[int, int]:
     except OSError:
         return {}
     return {int(row[0]): int(row[1]) for row in rows if len(row) == 2 and all(map(str.isdigit, row))}
-
-
-def death(status: int) -> str:
-    """A shell says 128 and the number of the signal."""
-    if status <= SHELL_SIGNAL:
-        return f"its process ended with exit code {status}; its output says why"
-    name = signal.Signals(status - SHELL_SIGNAL).name if status - SHELL_SIGNAL in NUMBERS else "a signal"
-    more = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
-    return f"its process was killed by {name}{more}"
 
 
 def is_of_this_task(owner: Owner | None) -> bool:
