@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 
 from harness import __version__, config_dir
-from harness.errors import HarnessError
+from harness.errors import HarnessError, in_one_line
 
 VERBS = {
     "prepare": "read a corpus, train its tokenizer, write token shards",
@@ -76,8 +76,7 @@ def run(name: str, rest: list[str]) -> int:
     except Exception as error:
         if os.environ.get(TRACEBACK):
             raise
-        first = (str(error).splitlines() or [""])[0]
-        print(f"harness {name}: {type(error).__name__}: {first} ({TRACEBACK}=1 shows where)", file=sys.stderr)
+        print(f"harness {name}: {in_one_line(error)} ({TRACEBACK}=1 shows where)", file=sys.stderr)
         return 1
     return 0
 

@@ -1,4 +1,4 @@
-"""The two ways a verb can fail, and the exit code each one stands for."""
+"""The two ways a verb can fail, the exit code each one stands for, and how a failure is told."""
 
 
 class HarnessError(Exception):
@@ -17,3 +17,9 @@ class CannotAnswer(HarnessError):
     """The question is fine, but what is on disk cannot answer it yet, or not honestly."""
 
     exit_code = 1
+
+
+def in_one_line(error: BaseException) -> str:
+    """What is not ours is told by its type as well."""
+    first = (str(error).splitlines() or [""])[0]
+    return first if isinstance(error, HarnessError) else f"{type(error).__name__}: {first}"

@@ -45,10 +45,10 @@ from harness.errors import CannotAnswer, WrongInput
 from harness.report.launches import print_launch, print_scripts, slots_line
 from harness.report.sweep_progress import SweepProgress
 from harness.report.terminal import print_lines
-from harness.runs import PLAN, RunDirectory, revive
+from harness.runs import PLAN, RunDirectory, Status, revive
 from harness.sweep.detach import QUEUE_LOG, detach
 from harness.sweep.launcher import LauncherKind
-from harness.sweep.ledger import survey
+from harness.sweep.ledger import CellState, survey
 from harness.sweep.local import AUTO, Queue, Slot, build_slots, own_cores
 from harness.sweep.plan import PlanLine, PlannedCell, read_lines
 from harness.sweep.slurm.launch import Launcher
@@ -97,12 +97,18 @@ def main(settings: Settings) -> None:
     states = list(queue.states.values())
     show_states(settings, states)
     if left := [state for state in states if not state.finished]:
-        first = left[0]
-        why = first.note or (f"in job {first.job}" if first.job else "(see its log.txt)")
-        raise CannotAnswer(
-            f"{len(left)} of {len(states)} cells are not finished, e.g. {first.cell.run_id}: "
-            f"{first.status.value} {why}"
-        )
+        raise CannotAnswer(f"{len(left)} of {len(states)} cells are not finished, {why_not(left)}")
+
+
+def why_not(left: Sequence[CellState]) -> str:
+    """Of the first of these cells, and what to do."""
+    state = left[0]
+    where = f" in job {state.job}" if state.job else " (see its log.txt)"
+    again = any(one.status is Status.failed for one in left)
+    return (
+        f"e.g. {state.cell.run_id} {state.status.value}{f': {state.note}' if state.note else where}"
+        f"{'; retry_failed=true tries again what failed' if again else ''}"
+    )
 
 
 def refuse_contradictions(settings: Settings) -> None:

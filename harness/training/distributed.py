@@ -23,7 +23,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from harness.errors import CannotAnswer, HarnessError, WrongInput
+from harness.errors import CannotAnswer, HarnessError, WrongInput, in_one_line
 from harness.model.transformer import Transformer
 from harness.runs import Attempt, RunRecord
 from harness.training.settings import Device, HardwareConfig, Strategy
@@ -158,7 +158,7 @@ def told(store: Store | None, world: World) -> Iterator[None]:
         if (reason := failure_elsewhere(store)) and not isinstance(error, HarnessError):
             raise CannotAnswer(f"{reason}; start all processes again to go on") from error
         with contextlib.suppress(Exception):  # the store may be gone with the first process
-            store.set(FAILURE, f"process {world.rank} on {socket.gethostname()} failed: {first_line(error)}")
+            store.set(FAILURE, f"process {world.rank} on {socket.gethostname()} failed: {in_one_line(error)}")
         raise
 
 
@@ -171,7 +171,7 @@ def meet(world: World, device: torch.device, timeout: timedelta) -> Store:
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
     except (RuntimeError, ValueError, OSError) as error:
         raise CannotAnswer(
-            f"process {world.rank} of {world.size} did not meet the others: {first_line(error)}"
+            f"process {world.rank} of {world.size} did not meet the others: {in_one_line(error)}"
         ) from error
     return store
 
@@ -183,10 +183,6 @@ def failure_elsewhere(store: Store) -> str:
     except Exception:  # the store went with the first process
         return "the first process is gone"
     return said
-
-
-def first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def from_first(value: Value) -> Value:

@@ -14,7 +14,7 @@ import torch
 
 from harness.data.loader import Batches, target_bytes, validation_windows
 from harness.data.shards import TokenStore
-from harness.errors import HarnessError, WrongInput
+from harness.errors import HarnessError, WrongInput, in_one_line
 from harness.model.attention import Attention
 from harness.model.init import build_model
 from harness.model.loss import CrossEntropy
@@ -118,7 +118,7 @@ def train(
             attempt.end()
             raise
         except BaseException as error:
-            attempt.fail(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            attempt.fail(in_one_line(error))
             raise
 
 

@@ -151,7 +151,8 @@ def test_a_failing_cell_does_not_stop_the_others_and_is_retried_on_request(harne
     in_the_way.mkdir()
     done = harness(*words, cwd=tmp_path)
     assert done.returncode == 1
-    assert "1 of 2 cells are not finished" in done.stderr
+    assert f"1 of 2 cells are not finished, e.g. {broken.run_id} failed: cannot write" in done.stderr
+    assert "retry_failed=true tries again what failed" in done.stderr
     assert fine.status() is Status.done
     assert "cannot write" in (broken.path / FAILURE).read_text()
     in_the_way.rmdir()

@@ -53,10 +53,10 @@ class SlurmConfig:
             raise ValueError(f"launcher.tasks_at_once must be at least 1, not {self.tasks_at_once}")
         if self.restarts < 0 or self.retries < 0:
             raise ValueError("launcher.restarts and launcher.retries must not be negative")
-        for name, form in FORMS.items():
+        for name, (form, example) in FORMS.items():
             value = getattr(self, name)
             if value is not None and not form.fullmatch(value):
-                raise ValueError(f"launcher.{name}={value!r} is nothing that Slurm knows as a {name}")
+                raise ValueError(f"launcher.{name}={value!r} is not as Slurm writes it, e.g. {example}")
         if seconds(self.time) <= self.warning_seconds:
             raise ValueError(
                 f"launcher.time={self.time} is no longer than launcher.warning_seconds={self.warning_seconds}"
@@ -67,13 +67,13 @@ class SlurmConfig:
 
 
 FORMS = {
-    "time": TIME,
-    "memory": MEMORY,
-    "partition": NAME,
-    "account": NAME,
-    "qos": NAME,
-    "gres": GRES,
-    "constraint": CONSTRAINT,
+    "time": (TIME, "4:00:00"),
+    "memory": (MEMORY, "32G"),
+    "partition": (NAME, "gpu"),
+    "account": (NAME, "lab"),
+    "qos": (NAME, "normal"),
+    "gres": (GRES, "gpu:a100:1"),
+    "constraint": (CONSTRAINT, "a100|h100"),
 }
 
 

@@ -7,12 +7,13 @@ death included, the script requeues it, and it goes on with what is not finished
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from harness.errors import CannotAnswer
+from harness.errors import CannotAnswer, HarnessError, in_one_line
 from harness.runs import (
     FAILURE,
     FINISHED,
@@ -76,7 +77,9 @@ def work(
             if is_of_this_task(read_owner(root / run_id)):
                 return Exit.OVER  # a later execution goes on with the other cells
         except Exception as error:
-            print(f"{run_id}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            if not isinstance(error, HarnessError):
+                traceback.print_exception(error)
+            print(f"{run_id}: {in_one_line(error)}", file=sys.stderr, flush=True)
             if isinstance(error, CannotAnswer) and not (root / run_id / FAILURE).exists():
                 continue  # somebody else trains it
             return Stumbled(run_id)
