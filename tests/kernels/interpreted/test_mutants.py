@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 import kernels.attention.primitives  # noqa: F401
 from kernels.testing import Case, Layout, failures
@@ -39,6 +40,7 @@ STRIDED = Case(
     layouts=(Layout.packed, Layout.transposed, Layout.tokens_first, Layout.packed),
 )
 CAPPED = Case(T_q=17, T_k=17, H=1, softcap=0.7, tile=(16, 16))
+CAPPED_16_BITS = replace(CAPPED, dtype=torch.bfloat16)
 SINK = Case(T_q=17, T_k=17, H=2, sink=True, tile=(16, 16))
 
 
@@ -88,7 +90,9 @@ MUTANTS = [
     in_("primitives", "tl.load(base + at, mask=at < T, other=0.0)", "tl.load(base + at)", CAUSAL),
     in_("primitives", "mask=within(start, T, ROWS, WIDTH, D, RAGGED), other=0.0)", "mask=within(start, T, ROWS, WIDTH, D, RAGGED))", CAUSAL),
     in_("primitives", "x + x * square * series, y)", "x + square * series, y)", CAPPED),
-    in_("primitives", "2.0 / (1.0 + tl.exp2", "2.0 / (1.01 + tl.exp2", CAPPED),
+    in_("primitives", "(1.0 - shrunk) / (1.0 + shrunk)", "(1.0 - shrunk) / (1.01 + shrunk)", CAPPED),
+    in_("primitives", "y = tl.where(x < 0.0, -y, y)", "pass", CAPPED),
+    in_("primitives", "2.0 / (1.0 + tl.exp2", "2.0 / (1.01 + tl.exp2", CAPPED_16_BITS),
     in_("primitives", "p = p * (1.0 - x * x)", "p = p * (1.0 - x)", CAPPED),
     in_("backward", "ds = slope * (dp - delta[None, :])", "ds = slope * dp", CAUSAL),
     in_("backward", "ds = slope * (dp - delta[:, None])", "ds = slope * dp", CAUSAL),
@@ -99,7 +103,7 @@ MUTANTS = [
     in_("forward", "x = tl.where(inside(lo, hi, start, COLS, BOTH, True), x, float(\"-inf\"))", "pass", CAUSAL),
     in_("forward", "stride_vt, stride_vd, COLS, WIDTH, D, PARTIAL", "stride_kt, stride_kd, COLS, WIDTH, D, PARTIAL", STRIDED),
     in_("forward", "divisor = tl.where(unseen, 1.0, total)", "divisor = total", EMPTY),
-    in_("forward", "total = total * decay + tl.exp2(sink * LOG2E - new_peak)", "total = total * decay", SINK),
+    in_("forward", "total = total * decay + tl.exp2(sink * LOG2E - shift)", "total = total * decay", SINK),
     in_("forward", "tl.load(sink + h)", "tl.load(sink)", SINK),
     in_("forward", "tl.store(lse + bh.to(tl.int64) * T_q + row", "tl.store(lse + b.to(tl.int64) * T_q + row", SINK),
     in_("forward", "k_base = k + b.to(tl.int64) * stride_kb + (h // GROUP)", "k_base = k + b.to(tl.int64) * stride_kb + (h % 2)", GROUPED),
