@@ -17,7 +17,6 @@ from typing import Literal, overload
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from kernels.attention.problem import (
     MAX_STRIDE,
@@ -28,6 +27,7 @@ from kernels.attention.problem import (
     strides_fit,
 )
 from kernels.attention.reference import reference_attention
+from kernels.derivatives import refuse_other_derivatives
 
 HAS_TRITON = find_spec("triton") is not None
 if HAS_TRITON:
@@ -135,7 +135,7 @@ def attention(
         if not torch.compiler.is_compiling():
             if why := without_tile(q.device):
                 raise ValueError(f"{why}; use scaled_dot_product_attention")
-            _refuse_other_derivatives(q, k, v, *([] if sink is None else [sink]))
+            refuse_other_derivatives("the attention kernel", q, k, v, *([] if sink is None else [sink]))
         starts, ends = (None, None) if documents is None else (documents.starts, documents.ends)
         sink = None if sink is None else sink.float().contiguous()
         out, lse = attention_op(
@@ -209,26 +209,13 @@ def _said(tensor: Tensor) -> str:
     return f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"
 
 
-def _refuse_other_derivatives(*tensors: Tensor) -> None:
-    """Else a tangent would be lost without a word: PyTorch takes that of an operator for zero."""
-    for tensor in tensors:
-        if (
-            torch._C._functorch.is_gradtrackingtensor(tensor)
-            or forward_ad.unpack_dual(tensor).tangent is not None
-        ):
-            raise TypeError(
-                "the attention kernels have no forward-mode and no torch.func derivative; use backward() or "
-                "torch.autograd.grad"
-            )
-
-
 def _options(
     q: Tensor, causal: bool, window: int | None, scale: float | None, softcap: float | None
 ) -> Options:
     scale = q.shape[3] ** -0.5 if scale is None else float(scale)
-    if not (scale > 0 and math.isfinite(scale)):
+    if not 0 < scale < math.inf:
         raise ValueError(f"scale={scale} must be positive and finite")
-    if softcap is not None and not (softcap > 0 and math.isfinite(softcap)):
+    if softcap is not None and not 0 < softcap < math.inf:
         raise ValueError(f"softcap={softcap} must be positive and finite; None for no cap")
     if window is not None and (not isinstance(window, int) or isinstance(window, bool)):
         raise TypeError(f"window={window!r} must be an integer; None for no window")

@@ -61,8 +61,9 @@ def finish(acc, top, total, sink, factor, SINK: tl.constexpr):
     peak = tl.where(top == float("-inf"), float("-inf"), top * factor)
     if SINK:
         new_peak = tl.maximum(peak, sink * LOG2E)
-        decay = tl.exp2(peak - new_peak)
-        total = total * decay + tl.exp2(sink * LOG2E - new_peak)
+        shift = tl.where(new_peak == float("-inf"), 0.0, new_peak)  # no key was seen, and no weight is sunk
+        decay = tl.exp2(peak - shift)
+        total = total * decay + tl.exp2(sink * LOG2E - shift)
         acc = acc * decay[:, None]
         peak = new_peak
     unseen = total == 0.0  # not total <= 0: a row with a NaN has a NaN for its total, and for its lse

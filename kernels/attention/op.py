@@ -104,7 +104,8 @@ def _backward(ctx: Any, dout: Tensor, dlse: Tensor) -> tuple[Tensor | None, ...]
     dq, dk, dv, delta = attention_backward_op(dout, dlse, q, k, v, out, lse, starts, ends, *ctx.settings)
     dsink = None
     if sink is not None:
-        taken_BHT = torch.exp(sink.float().view(1, -1, 1) - lse)
+        sink_1H1 = sink.float().view(1, -1, 1)
+        taken_BHT = torch.exp(sink_1H1 - lse).masked_fill(sink_1H1 == -torch.inf, 0)
         dsink = -(taken_BHT * delta).sum(dim=(0, 2)).to(sink.dtype)
     return dq, dk, dv, None, None, dsink, None, None, None, None, None
 

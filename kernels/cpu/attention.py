@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from kernels.cpu.build import library
+from kernels.derivatives import refuse_other_derivatives
 
 HEAD_DIMS = (16, 32, 64, 128)
 
@@ -45,9 +46,10 @@ class Problem(ctypes.Structure):
 def attention(q_BHTd: Tensor, k_BKTd: Tensor, v_BKTd: Tensor, scale: float, window: int | None) -> Tensor:
     """Causal attention [B, H, T, d]; a query sees the last `window` positions, its own included.
 
-    Differentiable once in q, k and v. Raises ValueError or TypeError for what the kernel does not take, and
-    CannotBuild where it cannot be compiled."""
+    Differentiable once in q, k and v, by backward() or torch.autograd.grad. Raises ValueError or TypeError
+    for what the kernel does not take, and CannotBuild where it cannot be compiled."""
     check(q_BHTd, k_BKTd, v_BKTd, window)
+    refuse_other_derivatives("this kernel", q_BHTd, k_BKTd, v_BKTd)
     out_BHTd, _ = attention_op(q_BHTd, k_BKTd, v_BKTd, scale, window)
     return out_BHTd
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kernels.attention.api import DTYPES, Implementation, implementation_for
+from kernels.derivatives import refuse_other_derivatives
 from kernels.linear_cross_entropy.op import linear_cross_entropy_op
 
 IGNORED = -100
@@ -26,8 +27,8 @@ def linear_cross_entropy(
     hidden (..., W) and weight (V, W), floats; targets (...,) int64, those equal to `ignore_index` left out;
     NaN if that is all of them, with gradients of zero, as in PyTorch. `z_loss` keeps the log-sum-exp near
     zero (PaLM, arXiv 2204.02311, section 5). Under autocast the products run in its precision; softmax and
-    sums are float32, and so is the gradient of the weight until the end. Any strides. Differentiable in
-    hidden and weight.
+    sums are float32, and so is the gradient of the weight until the end. Any strides. Differentiable once, in
+    hidden and weight, by backward() or torch.autograd.grad; other derivatives are refused.
 
     `implementation`: the Triton kernel or PyTorch's operations, a block of tokens at a time either way; as
     `implementation_for` says when not given, and never the kernel for float64.
@@ -36,6 +37,7 @@ def linear_cross_entropy(
     the vocabulary gives NaN from the kernel, and an error from PyTorch's operations on a CPU.
     """
     _check(hidden, weight, targets, z_loss)
+    refuse_other_derivatives("linear_cross_entropy", hidden, weight)
     device = hidden.device.type
     if torch.is_autocast_enabled(device):
         hidden = hidden.to(torch.get_autocast_dtype(device))

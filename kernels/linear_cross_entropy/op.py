@@ -54,12 +54,19 @@ def _(
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*output[1:])
     ctx.dtype = inputs[1].dtype
 
 
-def _backward(ctx: Any, dloss: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, dloss: Tensor | None, *second: Tensor | None) -> tuple[Tensor | None, ...]:
     """Scaled in the precision of the loss: a share of 1 / N is no number of 16 bits."""
+    if any(each is not None for each in second):  # of the gradients, which are outputs too
+        raise NotImplementedError(
+            "linear_cross_entropy has no gradient of its gradient; use cross_entropy of the logits for that"
+        )
+    if dloss is None:
+        return (None,) * 7
     dhidden, dweight = ctx.saved_tensors
     scaled = (dhidden.to(dloss.dtype) * dloss).to(dhidden.dtype), (dweight * dloss).to(ctx.dtype)
     return *scaled, None, None, None, None, None

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from kernels.attention.api import DTYPES, HAS_TRITON, Implementation, implementation_for
+from kernels.attention.problem import MAX_STRIDE
+from kernels.derivatives import refuse_other_derivatives
 from kernels.norm_rotary.reference import reference_norm_rotary
 
 if HAS_TRITON:
@@ -17,13 +19,16 @@ MAX_HEAD_DIM = 512
 def norm_rotary(x: Tensor, gain: Tensor, cos: Tensor, sin: Tensor, *, eps: float) -> Tensor:
     """RMSNorm of each head of x (B, T, H, D) with gain (D,), its pairs (i, i + D / 2) then turned by the
     angles of (T, D / 2) tables. Differentiable in x and gain; any strides of x. Returns (B, T, H, D),
-    contiguous, in the precision of x, computed in float32.
+    contiguous, in the precision of x, computed in float32. The kernel has one derivative, that of backward()
+    and torch.autograd.grad.
 
     Raises TypeError or ValueError before any launch for everything else.
     """
     _check(x, gain, cos, sin)
     if implementation_for(x) is Implementation.reference:
         return reference_norm_rotary(x, gain, cos, sin, eps).contiguous()
+    refuse_other_derivatives("the kernel of norm and rotation", x, gain, cos, sin)
+    x = x if x.stride(3) < MAX_STRIDE else x.contiguous()
     return norm_rotary_op(x, gain.contiguous(), cos.contiguous(), sin.contiguous(), eps)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.attention.problem import MAX_STRIDE
 from kernels.norm_rotary.kernel import launch_backward, launch_forward
 
 
@@ -46,6 +47,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     x, gain, cos, sin = ctx.saved_tensors
+    dy = dy if dy.stride(3) < MAX_STRIDE else dy.contiguous()
     dx, dgain = norm_rotary_backward_op(dy, x, gain, cos, sin, ctx.eps)
     return dx, dgain.to(gain.dtype), None, None, None
 

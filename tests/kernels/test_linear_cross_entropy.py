@@ -159,6 +159,29 @@ def test_compiles_into_one_graph() -> None:
         assert torch.equal(a, b)
 
 
+def test_a_derivative_that_it_does_not_have_is_refused() -> None:
+    """The gradients are outputs of one sweep: PyTorch would take their own derivative for zero."""
+    hidden, weight, targets = inputs()
+    for create in ((hidden,), (hidden, weight)):
+        found = torch.autograd.grad(shipped(hidden, weight, targets), create, create_graph=True)
+        with pytest.raises(NotImplementedError, match="no gradient of its gradient"):
+            sum(each.square().sum() for each in found).backward()
+    loss_of = lambda hidden: shipped(hidden, weight.detach(), targets)  # noqa: E731
+    with pytest.raises(TypeError, match="no forward-mode"):
+        torch.func.jvp(loss_of, (hidden.detach(),), (hidden.detach(),))
+    with pytest.raises(TypeError, match=r"no torch\.func derivative"):
+        torch.func.grad(loss_of)(hidden.detach())
+
+
+@pytest.mark.parametrize("needed", [0, 1])
+def test_a_gradient_of_one_is_that_of_both(needed: int) -> None:
+    given = inputs()
+    both = torch.autograd.grad(shipped(*given), given[:2])
+    some = [tensor.detach().requires_grad_(n == needed) for n, tensor in enumerate(given[:2])]
+    (found,) = torch.autograd.grad(shipped(*some, given[2]), some[needed])
+    assert torch.equal(found, both[needed])
+
+
 def test_refuses_what_does_not_fit() -> None:
     hidden, weight, targets = inputs()
     with pytest.raises(ValueError, match="do not multiply"):

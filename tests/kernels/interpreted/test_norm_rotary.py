@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import kernels
+from kernels.attention.problem import MAX_STRIDE
 from kernels.norm_rotary import kernel as shipped
 from kernels.norm_rotary.op import norm_rotary_op
 from kernels.norm_rotary.testing import CASES, EPS, Case, make_inputs, wrong
@@ -51,6 +52,31 @@ def test_compiles_into_one_graph_and_equals_eager() -> None:
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     ours = torch.autograd.grad(compiled(x, gain), (x, gain))
     assert all(map(torch.equal, ours, torch.autograd.grad(loss(x, gain), (x, gain))))
+
+
+def test_a_derivative_that_the_kernel_does_not_have_is_refused() -> None:
+    x, gain, cos, sin = arguments()
+
+    def turned(x: Tensor) -> Tensor:
+        return kernels.norm_rotary(x, gain, cos, sin, eps=EPS)
+
+    with pytest.raises(TypeError, match="no forward-mode"):
+        torch.func.jvp(turned, (x.detach(),), (x.detach(),))
+    (dx,) = torch.autograd.grad(turned(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="no autograd formula"):
+        dx.sum().backward()
+
+
+def test_a_row_whose_elements_lie_far_apart_is_copied() -> None:
+    """Offsets within a tile are 32-bit."""
+    x, gain, cos, sin = (tensor.detach() for tensor in arguments())
+    far = torch.empty(MAX_STRIDE * 15 + 256, dtype=x.dtype).as_strided(x.shape, (160, 32, 16, MAX_STRIDE))
+    far = far.copy_(x).requires_grad_()
+    near = x.clone().requires_grad_()
+    found = [kernels.norm_rotary(each, gain, cos, sin, eps=EPS) for each in (far, near)]
+    assert torch.equal(*found)
+    (dx,), (true,) = (torch.autograd.grad(y, each, far) for y, each in zip(found, (far, near), strict=True))
+    assert torch.equal(dx, true)
 
 
 MUTANTS = {

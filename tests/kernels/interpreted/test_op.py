@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
 from torch.autograd import forward_ad
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 import kernels
-from kernels.attention.op import attention_op
+from kernels.attention.op import attention_backward_op, attention_op
 from kernels.attention.problem import Options, documents_of_ids
 from kernels.attention.reference import reference_attention
 from kernels.attention.tuning import Pass, Tile, Tiles
@@ -58,6 +60,54 @@ def test_cu_seqlens_are_document_ids() -> None:
     assert torch.equal(by_lengths, kernels.attention(q, k, v, causal=True, document_ids=IDS))
 
 
+def test_documents_without_tokens_and_tokens_past_the_last() -> None:
+    q, k, v, _ = inputs()
+    lengths = torch.tensor([0, 0, 7, 7, 7, 16])
+    ids = torch.tensor([[4] * 7 + [9] * 9 + [1] * 4])
+    by_lengths = kernels.attention(q, k, v, causal=False, cu_seqlens=lengths)
+    assert torch.equal(by_lengths, kernels.attention(q, k, v, causal=False, document_ids=ids))
+
+
+def test_a_sink_of_minus_infinity_is_none() -> None:
+    """Where no key is seen as well, and for its gradient."""
+    q, k, v, _ = inputs()
+    sink = torch.full((4,), -torch.inf, requires_grad=True)
+    settings = {"causal": True, "return_lse": True}
+    without, with_none = (
+        kernels.attention(q, k[:, :, :8], v[:, :, :8], sink=each, **settings) for each in (None, sink)
+    )
+    assert all(map(torch.equal, without, with_none))
+    assert (with_none[0][:, :, :12] == 0).all()
+    (dsink,) = torch.autograd.grad(with_none[0].sum(), sink)
+    assert (dsink == 0).all()
+
+
+def test_one_token_sees_itself() -> None:
+    q, k, v = (tensor[:, :, :1] for tensor in inputs()[:3])
+    out, lse = kernels.attention(q, k, v, causal=True, window=1, return_lse=True)
+    assert torch.equal(out, v.repeat_interleave(2, dim=1))
+    torch.testing.assert_close(lse, 0.25 * (q * k.repeat_interleave(2, dim=1)).sum(-1))
+    dq, dk, dv = torch.autograd.grad(out.sum(), (q, k, v))
+    assert max(dq.abs().max(), dk.abs().max()) < 1e-6
+    assert (dv == 2).all()
+
+
+@pytest.mark.parametrize("which", [1, 2])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_what_is_not_finite_is_seen_where_it_is_and_nowhere_that_pytorch_does_not_see_it(
+    which: int, bad: float
+) -> None:
+    """A key that is masked: zero weight times NaN is NaN in PyTorch too."""
+    given = [tensor.detach() for tensor in inputs()[:3]]
+    given[which] = given[which].clone()
+    given[which][:, :, 12] = bad
+    ours = kernels.attention(*given, causal=True)
+    options = Options(causal=True, window=None, scale=0.25, softcap=None)
+    theirs, _ = reference_attention(*given, options)
+    assert (~ours[:, :, 12:].isfinite()).any(-1).all()
+    assert ours[theirs.isfinite()].isfinite().all()
+
+
 def test_the_output_has_the_layout_of_q() -> None:
     q, k, v, _ = inputs()
     q = q.detach().transpose(1, 2).contiguous().transpose(1, 2)
@@ -70,6 +120,40 @@ def test_opcheck(with_documents: bool) -> None:
     starts, ends = (documents.starts, documents.ends) if with_documents else (None, None)
     q, k, v, sink = inputs()
     torch.library.opcheck(attention_op, (q, k, v, starts, ends, sink, True, 9, 0.25, None))
+
+
+@pytest.mark.parametrize("with_documents", [True, False])
+def test_opcheck_of_the_backward(with_documents: bool) -> None:
+    """But for the derivative, which it refuses."""
+    documents = documents_of_ids(IDS)
+    q, k, v, _ = (tensor.detach() for tensor in inputs())
+    out, lse = attention_op(q, k, v, None, None, None, True, 9, 0.25, None)
+    masks = (documents.starts, documents.ends) if with_documents else (None, None)
+    torch.library.opcheck(
+        attention_backward_op,
+        (out, lse, q, k, v, out, lse, *masks, True, 9, 0.25, 2.0),
+        test_utils=("test_schema", "test_faketensor", "test_aot_dispatch_dynamic"),
+    )
+
+
+def test_one_graph_serves_any_number_of_tokens() -> None:
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    def attend(x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        return kernels.attention(x, x, x, causal=True, window=7, document_ids=ids, softcap=5.0)
+
+    compiled = torch.compile(attend, fullgraph=True, dynamic=True, backend=backend)
+    for tokens in (20, 33, 9, 64):
+        x = torch.randn(1, 2, tokens, 16, requires_grad=True)
+        ids = (torch.arange(tokens) // 6).unsqueeze(0)
+        ours, eager = (by(x, ids) for by in (compiled, attend))
+        assert torch.equal(ours, eager)
+        assert torch.equal(*(torch.autograd.grad(out.sum(), x)[0] for out in (ours, eager)))
+    assert len(graphs) == 1
 
 
 def test_compiles_into_one_graph() -> None:
@@ -125,6 +209,52 @@ def test_gradients_of_some_inputs_are_those_of_all(needed: tuple[int, ...]) -> N
     everything = torch.autograd.grad(call(*given)[0].sum(), given)
     found = torch.autograd.grad(call(*some)[0].sum(), [some[n] for n in needed])
     assert all(torch.equal(a, everything[n]) for n, a in zip(needed, found, strict=True))
+
+
+def test_without_gradients_and_without_determinism_it_is_the_same() -> None:
+    given = inputs()
+    out, lse = call(*given)
+    with torch.no_grad():
+        free = call(*given)
+    assert not free[0].requires_grad
+    assert torch.equal(out, free[0]) and torch.equal(lse, free[1])
+    q, k, v, _ = given
+    found = []
+    for deterministic in (True, False):
+        out = kernels.attention(q, k, v, causal=True, deterministic=deterministic)
+        found.append((out, *torch.autograd.grad(out.sum(), (q, k, v))))
+    assert all(map(torch.equal, *found))
+
+
+def test_a_gradient_of_any_layout() -> None:
+    q, k, v, _ = inputs()
+    out = kernels.attention(q, k, v, causal=True)
+    weights = torch.randn(16, 20)
+    for dout in (
+        weights.t().expand_as(out),
+        torch.ones(1).expand_as(out),
+        weights.t()[None, None].repeat(1, 4, 1, 1),
+    ):
+        found = torch.autograd.grad(out, (q, k, v), dout, retain_graph=True)
+        plain = torch.autograd.grad(out, (q, k, v), dout.contiguous(), retain_graph=True)
+        assert all(map(torch.equal, found, plain))
+
+
+def test_a_module_that_holds_it_can_be_copied_and_checkpointed() -> None:
+    class Layer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attend = kernels.attention
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.attend(self.scale * x, x, x, causal=True)
+
+    layer, x = Layer(), inputs()[0].detach()
+    gradients = [torch.autograd.grad(each(x).sum(), each.scale)[0] for each in (layer, deepcopy(layer))]
+    again = checkpoint(layer, x, use_reentrant=False)
+    gradients.append(torch.autograd.grad(again.sum(), layer.scale)[0])
+    assert gradients[0] == gradients[1] == gradients[2]
 
 
 def test_flops_count_the_visible_pairs() -> None:
