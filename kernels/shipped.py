@@ -1,7 +1,7 @@
 """The shipped tiles: what they compile to on each card, and the baseline they must not fall behind.
 
-    python -m kernels.shipped                  compile those of sm_80 and sm_90 and keep them as the baseline
-    python -m kernels.shipped sm_120 gfx942    of other cards
+    python -m kernels.shipped                  compile those of every card and keep them as the baseline
+    python -m kernels.shipped sm_120 gfx942    of these cards
 
 `harness bench kernels static=true` shows them, and fails where they fell behind. No kernel spills, but those
 that the baseline excuses, each with its reason.
@@ -12,17 +12,19 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 import triton
 
+from kernels.attention.api import HEAD_DIMS as ACCEPTED
 from kernels.attention.backward import launch_backward
 from kernels.attention.forward import launch_forward
 from kernels.attention.problem import Options, documents_of_ids
-from kernels.attention.tuning import Pass
+from kernels.attention.tuning import Pass, Tile, family_of, padded_width, tile_for
 from kernels.norm_rotary import kernel as norm_rotary
 from kernels.static import CARDS, Card, Loop, Resources, compiling_for, resources
 
@@ -41,8 +43,11 @@ def compile_attention(
 ) -> dict[Pass, Resources]:
     """The kernels of a head dimension with the tiles of the card, through the ordinary wrappers.
 
-    `packed`: documents, grouped queries and a sink as well.
+    `packed`: documents, grouped queries and a sink as well. TF of a padded head dimension counts the columns
+    before the padding only; of float32 there is none, as the rates are those of 16 bits.
     """
+    card = replace(card, rates=None) if dtype == torch.float32 else card
+    useful = head_dim / padded_width(head_dim)
     q = torch.empty(1, 2, 256, head_dim, dtype=dtype)
     k = q[:, :1] if packed else q
     row = torch.empty(1, 2, 256)
@@ -50,7 +55,15 @@ def compile_attention(
     with compiling_for(card) as compiled:
         launch_forward(q, k, k, options, documents, row[0, :, 0] if packed else None)
         launch_backward(q, q, k, k, row, row, options, documents)
-    return {KERNELS[each.name]: resources(each, card) for each in compiled}
+    return {KERNELS[each.name]: _useful(resources(each, card), useful) for each in compiled}
+
+
+def _useful(found: Resources, share: float) -> Resources:
+    loops = (
+        replace(loop, tf_serial=None if loop.tf_serial is None else round(loop.tf_serial * share, 1))
+        for loop in found.loops
+    )
+    return replace(found, loops=tuple(loops))
 
 
 def compile_norm_rotary(card: Card, head_dim: int, dtype: torch.dtype) -> list[Resources]:
@@ -126,8 +139,17 @@ def as_row(found: Resources) -> dict[str, Any]:
     }
 
 
-def key_of(card: str, head_dim: int, which: Pass, featured: bool = False) -> str:
-    return f"{card} {head_dim} {which.value} bfloat16{' featured' * featured}"
+def key_of(
+    card: str, head_dim: int, which: Pass, featured: bool = False, dtype: torch.dtype = torch.bfloat16
+) -> str:
+    return f"{card} {head_dim} {which.value} {str(dtype).removeprefix('torch.')}{' featured' * featured}"
+
+
+def tile_of(key: str) -> Tile:
+    """The tile that stands behind a row."""
+    card, head_dim, which, dtype, *featured = key.split()
+    family = family_of(CARDS[card].target)
+    return tile_for(family, Pass(which), int(head_dim), getattr(torch, dtype), bool(featured))
 
 
 def baseline() -> dict[str, Any]:
@@ -147,25 +169,48 @@ FEATURED = Options(causal=True, window=64, scale=0.1, softcap=20.0)
 """With documents, grouped queries and a sink as well: the features that need registers, at once."""
 
 
-def shipped_rows(
-    name: str, featured: bool = False, head_dims: Sequence[int] = HEAD_DIMS
-) -> Iterator[tuple[str, Resources]]:
-    """The key and the resources of every pass with the tiles of a card, bfloat16, as they are compiled."""
-    options = FEATURED if featured else PLAIN
-    for head_dim in head_dims:
-        found = compile_attention(CARDS[name], head_dim, torch.bfloat16, options, packed=featured)
+@dataclass(frozen=True)
+class Build:
+    """What the three passes are compiled for at once."""
+
+    head_dim: int
+    dtype: torch.dtype = torch.bfloat16
+    featured: bool = False
+
+
+PLAIN_BUILDS = tuple(map(Build, HEAD_DIMS))
+ALL_BUILDS = tuple(
+    Build(head_dim, dtype, featured)
+    for dtype, featured, head_dim in product(
+        (torch.bfloat16, torch.float16, torch.float32), (False, True), ACCEPTED
+    )
+)
+"""Every head dimension and type that attention accepts, without features and with all of them."""
+
+
+def shipped_rows(name: str, builds: Sequence[Build] = PLAIN_BUILDS) -> Iterator[tuple[str, Resources]]:
+    """The key and the resources of every pass with the tiles of a card, as they are compiled."""
+    for build in builds:
+        options = FEATURED if build.featured else PLAIN
+        found = compile_attention(CARDS[name], build.head_dim, build.dtype, options, packed=build.featured)
         for which, each in found.items():
-            yield key_of(name, head_dim, which, featured), each
+            yield key_of(name, build.head_dim, which, build.featured, build.dtype), each
 
 
 def keep(rows: dict[str, dict[str, Any]]) -> None:
-    """As the baseline that the tests compare with; rows of other cards stay."""
+    """As the baseline that the tests compare with, one line a row; other rows stay."""
     kept = baseline()
-    kept |= {"triton": triton.__version__, "rows": kept["rows"] | rows}
-    BASELINE.write_text(json.dumps(kept, indent=1) + "\n")
+    merged = kept["rows"] | rows
+    ordered = [
+        key_of(card, build.head_dim, which, build.featured, build.dtype)
+        for card, build, which in product(CARDS, ALL_BUILDS, Pass)
+    ]
+    lines = [f" {json.dumps(key)}: {json.dumps(merged[key])}" for key in ordered if key in merged]
+    head = {"triton": triton.__version__, "excused": kept["excused"]}
+    text = json.dumps(head, indent=1).removesuffix("\n}")
+    BASELINE.write_text(text + ',\n "rows": {\n' + ",\n".join(lines) + "\n }\n}\n")
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or ["sm_80", "sm_90"]:
-        for featured in (False, True):
-            keep({key: as_row(found) for key, found in shipped_rows(name, featured=featured)})
+    for name, build in product(sys.argv[1:] or CARDS, ALL_BUILDS):
+        keep({key: as_row(found) for key, found in shipped_rows(name, [build])})

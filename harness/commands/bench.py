@@ -9,7 +9,8 @@
     harness bench launch experiment=demo launcher=slurm launcher.time=10   what a sweep costs beside training
     harness bench startup                                  whole-process seconds of --help and fit
     harness bench kernels static=true cards=[sm_90]        what our kernels compile to, for cards not here;
-                                                           exit 1 where one fell behind; full=true: more
+                                                           exit 1 where one fell behind
+    harness bench kernels static=true full=true            every head dimension and type, all features
     harness bench kernels                                  on a GPU, attention beside SDPA, FlexAttention,
                                                            flash-attn, and the loss beside PyTorch's, Liger's
     harness bench fit                                      the fit beside the procedure it replaces

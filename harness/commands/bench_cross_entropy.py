@@ -49,13 +49,13 @@ class Rest:
                 for key, found in self.cross_entropy.items()
             ],
         )
-        print_lines(
-            *(
-                f"{key}: the first attention, forward and backward, compiles for {seconds:.1f} processor "
-                "seconds where nothing is cached, on this machine"
-                for key, seconds in self.first_call_seconds.items()
+        if self.first_call_seconds:
+            print_lines("")
+            print_table(
+                "the first attention, forward and backward: processor seconds to compile it here, uncached",
+                ("", "seconds"),
+                [(key, f"{seconds:.1f}") for key, seconds in self.first_call_seconds.items()],
             )
-        )
 
 
 def compile_rest(cards: list[str]) -> Rest:

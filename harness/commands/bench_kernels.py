@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from importlib.util import find_spec
-from itertools import product
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from harness.commands.bench_cross_entropy import (
@@ -25,10 +25,19 @@ if TYPE_CHECKING:
     from kernels.static import Resources
 
 PASSES = 3
+WIDTH = 100
 RUN_ON = "Cards these kernels have been run on: none."
 STATIC = (
     f"{RUN_ON} Figures are read off the machine code.",
-    "TF is a model's bound (tensor cores overlapping with nothing), no measurement.",
+    "tile: rows x columns, warps, stages; * where nothing is hoisted out of the loops. instr, tensor, A/T, "
+    "TF: of the loop that computes no mask, its instructions, those of the tensor cores, the time of the "
+    "busiest other pipe over theirs, and TFLOP/s if the two never overlapped: a model's bound, no "
+    "measurement. "
+    "backward: TF of both its passes, the recomputed scores not counted.",
+)
+STATIC_COLUMNS = (
+    *("D", "pass", "tile", "registers", "spills", "in loops", "KiB", "per SM"),
+    *("instr", "tensor", "A/T", "TF", "backward", ""),
 )
 UNKNOWN = {
     "sm_100": "the size of a product stands in a register there, which the machine code does not show",
@@ -48,42 +57,42 @@ def bench_kernels(static: bool, cards: list[str], format: Format, full: bool = F
 
 
 def compiled(cards: list[str], full: bool) -> dict[str, Resources]:
-    """`full`: with documents, a window, a softcap and a sink at once as well."""
-    from kernels.shipped import HEAD_DIMS, shipped_rows
+    """`full`: every head dimension and type, and with documents, a window, a softcap and a sink at once."""
+    from kernels.shipped import ALL_BUILDS, PLAIN_BUILDS, shipped_rows
     from kernels.static import CARDS
 
     if unknown := set(cards) - set(CARDS):
         raise WrongInput(f"cards={sorted(unknown)} are not known; choose from {', '.join(CARDS)}")
+    builds = ALL_BUILDS if full else PLAIN_BUILDS
     found: dict[str, Resources] = {}
     with StageProgress() as progress:
-        for card, featured in product(cards, (False, True) if full else (False,)):
-            for done, (key, resources) in enumerate(shipped_rows(card, featured=featured)):
+        for card in cards:
+            for done, (key, resources) in enumerate(shipped_rows(card, builds)):
                 found[key] = resources
-                progress.update(f"compiling for {card}", done, PASSES * len(HEAD_DIMS))
+                progress.update(f"compiling for {card}", done, PASSES * len(builds))
     return found
 
 
 def show_static(found: dict[str, Resources], rest: Rest, format: Format) -> None:
-    """Raises CannotAnswer, after the table, where a tile must not ship or fell behind its baseline."""
-    from kernels.shipped import as_row, baseline, fallen_behind
+    """Raises CannotAnswer, after the tables, where a tile must not ship or fell behind its baseline."""
+    from kernels.shipped import as_row, baseline, fallen_behind, tile_of
 
-    said, excused = fallen_behind(found), baseline()["excused"]
+    said, excused, wholes = fallen_behind(found), baseline()["excused"], backwards(found)
     if format is Format.json:
-        rows = {key: {**as_row(each), "faults": said.get(key, [])} for key, each in found.items()}
-        wholes = {"excused": excused, "effective_backward": backwards(found)}
-        print_json({"run_on": [], "rows": rows, **wholes, **rest.as_json()})
-    else:
-        print_table(
-            "kernels as compiled, causal attention of bfloat16",
-            (
-                *("card", "D", "pass", "registers", "spills", "in loops", "KiB", "per SM", "instr"),
-                *("tensor", "A/T", "TF", ""),
-            ),
-            [static_row(key, each, key in said, key in excused) for key, each in found.items()],
+        rows = {
+            key: {"tile": str(tile_of(key)), **as_row(each), "faults": said.get(key, [])}
+            for key, each in found.items()
+        }
+        print_json(
+            {"run_on": [], "rows": rows, "excused": excused, "effective_backward": wholes, **rest.as_json()}
         )
-        print_lines(*notes(found, excused))
+    else:
+        for title, keys in tables(found).items():
+            rows_shown = [static_row(key, found[key], wholes, key in said, key in excused) for key in keys]
+            print_table(title, STATIC_COLUMNS, rows_shown)
+            print_lines("")
         rest.show()
-        print_lines(*STATIC)
+        print_lines("", *(fill(line, WIDTH, subsequent_indent="  ") for line in notes(found, excused)))
     if said:
         raise CannotAnswer(
             f"{len(said)} of {len(found)} kernels fell behind kernels/attention/baseline.json: "
@@ -91,27 +100,41 @@ def show_static(found: dict[str, Resources], rest: Rest, format: Format) -> None
         )
 
 
+def tables(found: dict[str, Resources]) -> dict[str, list[str]]:
+    """The title of each table and the keys of its rows."""
+    titled: dict[str, list[str]] = {}
+    for key in found:
+        card, _, _, dtype, *featured = key.split()
+        with_features = ", with documents, a window, a softcap and a sink" if featured else ""
+        titled.setdefault(f"{card}: causal attention of {dtype}{with_features}", []).append(key)
+    return titled
+
+
 def notes(found: dict[str, Resources], excused: dict[str, str]) -> list[str]:
-    """Below the table: the backward as a whole, what is unknown, which spills are excused and why."""
+    """Below the tables: what the columns are, what is unknown, which spills are excused and why."""
     cards = {key.split()[0]: None for key in found}
     return [
-        *(
-            f"{key}: the whole backward {tf:.0f} TF, the recomputed scores not counted"
-            for key, tf in backwards(found).items()
-        ),
-        *(f"{card}: A/T and TF unknown, as {UNKNOWN[card]}" for card in cards if card in UNKNOWN),
+        *STATIC,
+        *(f"{card}: A/T and TF unknown, as {UNKNOWN[card]}." for card in cards if card in UNKNOWN),
         *(f"excused, {key}: {why}" for key, why in excused.items() if key in found),
     ]
 
 
-def static_row(key: str, found: Resources, faulty: bool, excused: bool) -> tuple[str, ...]:
-    card, head_dim, which, _, *featured = key.split()
+def static_row(
+    key: str, found: Resources, wholes: dict[str, float], faulty: bool, excused: bool
+) -> tuple[str, ...]:
+    from kernels.attention.tuning import Pass
+    from kernels.shipped import tile_of
+
+    _, head_dim, which, *_ = key.split()
+    tile = tile_of(key)
     lean = found.loops[0] if found.loops else None
     modelled = lean is not None and lean.tf_serial is not None
+    whole = wholes.get(without_pass(key)) if which == Pass.queries.value else None
     return (
-        card,
         head_dim,
-        " ".join((which, *featured)),
+        which,
+        f"{tile.rows}x{tile.columns} {tile.warps} {tile.stages}{'' if tile.hoist else '*'}",
         str(found.registers),
         str(found.spills),
         str(found.loop_spills),
@@ -119,27 +142,34 @@ def static_row(key: str, found: Resources, faulty: bool, excused: bool) -> tuple
         str(found.programs_per_sm),
         "" if lean is None else str(lean.instructions),
         str(found.tensor_instructions if lean is None else lean.tensor),
-        f"{lean.other_over_tensor:.2f}" if lean is not None and modelled else "unknown",
-        f"{lean.tf_serial:.0f}" if lean is not None and modelled else "unknown",
+        f"{lean.other_over_tensor:.2f}" if lean is not None and modelled else "-",
+        f"{lean.tf_serial:.0f}" if lean is not None and modelled else "-",
+        "" if whole is None else f"{whole:.0f}",
         "BEHIND" if faulty else "excused" if excused else "",
     )
 
 
 def backwards(found: dict[str, Resources]) -> dict[str, float]:
-    """TF of the whole backward by card and head dimension, where both of its passes have one."""
+    """TF of the whole backward by `without_pass` of its two passes, where both have one."""
     from kernels.attention.tuning import Pass
-    from kernels.shipped import HEAD_DIMS, effective_backward, key_of
+    from kernels.shipped import effective_backward
 
-    wholes = {}
-    for card in {key.split()[0]: None for key in found}:
-        for head_dim in HEAD_DIMS:
-            keys = [key_of(card, head_dim, which) for which in (Pass.keys_values, Pass.queries)]
-            parts = [found[key] for key in keys if key in found]
-            speeds = [each.loops[0].tf_serial for each in parts if each.loops]
-            known = [speed for speed in speeds if speed is not None]
-            if len(known) == len(keys):
-                wholes[f"{card}, head_dim {head_dim}"] = round(effective_backward(*known), 1)
-    return wholes
+    speeds: dict[str, dict[str, float]] = {}
+    for key, each in found.items():
+        tf = each.loops[0].tf_serial if each.loops else None
+        if tf is not None:
+            speeds.setdefault(without_pass(key), {})[key.split()[2]] = tf
+    of_keys, of_queries = Pass.keys_values.value, Pass.queries.value
+    return {
+        key: round(effective_backward(by[of_keys], by[of_queries]), 1)
+        for key, by in speeds.items()
+        if {of_keys, of_queries} <= set(by)
+    }
+
+
+def without_pass(key: str) -> str:
+    card, head_dim, _, *kind = key.split()
+    return " ".join((card, head_dim, *kind))
 
 
 def show_timings(format: Format) -> None:

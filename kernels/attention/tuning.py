@@ -13,6 +13,7 @@ from enum import Enum
 
 import torch
 import triton
+from triton.backends.compiler import GPUTarget
 
 
 class Pass(Enum):
@@ -40,12 +41,12 @@ class Tile:
     stages: int
     hoist: bool = True
 
+    """Whether what every iteration repeats may be computed once, before the loop. That saves instructions,
+    but offsets and masks then hold registers through both loops: tiles that would spill do without."""
+
     def __str__(self) -> str:
         kept = "" if self.hoist else " not hoisted"
         return f"{self.rows}x{self.columns} {self.warps} warps {self.stages} stages{kept}"
-
-    """Whether what every iteration repeats may be computed once, before the loop. That saves instructions,
-    but offsets and masks then hold registers through both loops: tiles that would spill do without."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,10 @@ def family() -> Family:
     """The family of the card that Triton compiles for in this process."""
     if interpreted():
         return Family.interpreter
-    target = triton.runtime.driver.active.get_current_target()
+    return family_of(triton.runtime.driver.active.get_current_target())
+
+
+def family_of(target: GPUTarget) -> Family:
     if target.backend == "hip":
         return Family.amd
     return {80: Family.sm_80, 90: Family.sm_90, 100: Family.sm_100, 103: Family.sm_100}.get(

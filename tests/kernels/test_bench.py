@@ -188,8 +188,7 @@ def compiled(monkeypatch):
         "excused": dict.fromkeys(keys, "for speed"),
         "rows": {key: shipped.as_row(found) for key in keys},
     }
-    monkeypatch.setattr(shipped, "HEAD_DIMS", (64,))
-    monkeypatch.setattr(shipped, "shipped_rows", lambda card, featured: ((key, found) for key in keys))
+    monkeypatch.setattr(shipped, "shipped_rows", lambda card, builds: ((key, found) for key in keys))
     monkeypatch.setattr(shipped, "baseline", lambda: kept)
     return keys, kept
 
@@ -201,14 +200,24 @@ def test_the_static_table_says_what_it_is(compiled, capsys) -> None:
 
     bench_kernels(True, ["sm_90"], Format.table)
     said = capsys.readouterr().out
-    assert "0.90" in said and "the whole backward 357 TF" in said
-    assert "9 spill instructions" in said and "compiles for 4.0 processor seconds" in said
-    assert "have been run on: none" in said and "no measurement" in said
+    (queries,) = (
+        " ".join(line.split()) for line in said.splitlines() if "queries " in line and "64x" in line
+    )
+    assert queries == "64 queries 64x128 4 2 200 3 0 64 2 400 12 0.90 500 357 excused"
+    assert "9 spill instructions" in said and "head_dim 64       4.0" in said
+    assert "have been run on: none" in said and "no measurement" in " ".join(said.split())
     assert "excused, sm_90 64 forward bfloat16: for speed" in said
+    assert max(map(len, said.splitlines())) <= 120
     bench_kernels(True, ["sm_90"], Format.json)
     found = json.loads(capsys.readouterr().out)
     row = found["rows"][compiled[0][0]]
-    assert (row["tf_serial"], row["spills"], row["faults"]) == (500.0, 3, [])
+    assert (row["tile"], row["tf_serial"], row["spills"], row["faults"]) == (
+        "128x128 8 warps 2 stages",
+        500.0,
+        3,
+        [],
+    )
+    assert found["effective_backward"] == {"sm_90 64 bfloat16": 357.1}
     assert found["cross_entropy"][loss.key_of("sm_90", 256)]["faults"] == ["9 spill instructions"]
     assert found["first_call_seconds"] == {"sm_90, head_dim 64": 4.0, "sm_90, head_dim 128": 8.0}
     with pytest.raises(WrongInput, match="sm_70"):
@@ -238,6 +247,6 @@ def test_a_card_without_rates_says_why(monkeypatch, capsys) -> None:
 
     assert set(UNKNOWN) == {name for name, card in CARDS.items() if card.rates is None}
     found = Resources("k", 200, 0, 65536, 24, 2, (Loop(400, 12, 0),))
-    assert static_row("sm_100 64 forward bfloat16", found, False, False)[10:12] == ("unknown", "unknown")
+    assert static_row("sm_100 64 forward bfloat16", found, {}, False, False)[10:12] == ("-", "-")
     (line,) = [line for line in notes({"sm_100 64 forward bfloat16": found}, {}) if "unknown" in line]
     assert line.startswith("sm_100: A/T and TF unknown, as")

@@ -23,8 +23,9 @@ from kernels.attention.tuning import Family, Pass, family, tile_for  # noqa: E40
 from kernels.norm_rotary import kernel as norm_rotary  # noqa: E402
 from kernels.pipes import Pipes, pipes_of  # noqa: E402
 from kernels.shipped import (  # noqa: E402
-    HEAD_DIMS,
+    ALL_BUILDS,
     PLAIN,
+    PLAIN_BUILDS,
     as_row,
     baseline,
     compile_attention,
@@ -102,10 +103,14 @@ def test_no_recompilation_as_the_number_of_tokens_changes() -> None:
 
 
 def test_every_card_head_dim_and_pass_is_in_the_baseline() -> None:
-    plain, featured = (
-        {key_of(*each, featured) for each in product(CARDS, HEAD_DIMS, Pass)} for featured in (False, True)
+    plain, every = (
+        {
+            key_of(card, build.head_dim, which, build.featured, build.dtype)
+            for card, build, which in product(CARDS, builds, Pass)
+        }
+        for builds in (PLAIN_BUILDS, ALL_BUILDS)
     )
-    assert plain <= set(baseline()["rows"]) <= plain | featured
+    assert plain <= set(baseline()["rows"]) <= every
 
 
 def test_the_baseline_holds_no_spill_that_is_not_excused() -> None:
