@@ -125,17 +125,23 @@ def numbers_target(settings: Settings, engine: Engine) -> Target:
     if settings.flops is not None:
         params, tokens = allocated(engine, settings.flops)
     assert params is not None and tokens is not None  # `asks_numbers` saw to it
+    flops = settings.flops
+    if flops is None and engine.ladder is not None:
+        flops = engine.ladder.flops_of(params, tokens)
     return Target(
         params=params,
         tokens=tokens,
-        flops=settings.flops,
+        flops=flops,
         corpus_hash=observations.corpus_hashes[0],
         tokenizer_hash=observations.tokenizer_hashes[0],
     )
 
 
 def allocated(engine: Engine, flops: float) -> tuple[float, float]:
-    """Parameters and tokens that minimise the loss of the ensemble at `flops`."""
+    """Parameters and tokens that minimise the loss of the ensemble at `flops`; of runs on one line those
+    that the line has there."""
+    if engine.ladder is not None:
+        return engine.ladder.at(flops)
     ensemble = engine.weighed(flops / float(engine.observations.flops.max()))
     best = best_allocation(ensemble, flops, token_cost(engine.observations, FlopsKind.auto))
     return best.params, best.tokens

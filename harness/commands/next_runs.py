@@ -16,6 +16,7 @@ from harness.commands.root import Experiment, Format
 from harness.errors import CannotAnswer
 from harness.forecast.design import Cost, Design, design, extrapolation, joint_covariance, useful
 from harness.forecast.engine import Target, build_engine, growth, run_noise
+from harness.forecast.ensemble import MEMBERS
 from harness.forecast.replay import replay
 from harness.laws.config import ParamsKind
 from harness.report.replay import replay_figure
@@ -48,7 +49,7 @@ def next_runs(
     new = [cell for cell in cells if cell.run_id not in begun]
     if not new:
         raise CannotAnswer("every cell of these axes is planned already; add values to sweep.axes")
-    engine = build_engine(observations, settings.forecast)
+    engine = build_engine(observations, settings.forecast, MEMBERS)
     ensemble = engine.weighed(engine.ratio(target))
     rows = points(new, target, observations.params_kind)
     flops = np.array([*(cell.flops for cell in new), target.budget])

@@ -50,6 +50,8 @@ class Regret:
 
 def law_allocation(name: str, solution: Solution, flops: float, cost: TokenCost) -> Allocation | None:
     """None where the law has no optimum."""
+    if not solution.form.allocates:
+        return None
     log_n, log_d = (float(x[0]) for x in allocate(solution.form, solution.values[None], flops, cost))
     if not (math.isfinite(log_n) and abs(log_n) < 700 and abs(log_d) < 700):
         return None

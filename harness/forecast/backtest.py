@@ -76,7 +76,7 @@ class Backtest:
             "n_train": self.n_train,
             "n_test": self.n_test,
             "ensemble": self.ensemble and self.ensemble.figures(),
-            "baseline": self.baseline and self.baseline.figures(),
+            "baseline": self.baseline and {"law": self.baseline.law, **self.baseline.figures()},
             "cases": [vars(case) for case in self.cases],
             "weights": dict(self.weights),
             "points": list(self.points),

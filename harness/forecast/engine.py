@@ -27,12 +27,15 @@ import numpy as np
 
 from harness.errors import WrongInput
 from harness.forecast.config import ForecastConfig
-from harness.forecast.ensemble import NEAR, Ensemble, fit_ensemble, near_best
+from harness.forecast.ensemble import MEMBERS, Ensemble, fit_ensemble, seen
+from harness.forecast.ladder import Ladder, find_ladder
 from harness.forecast.rolling import SMALLEST_RATIO, Rolling, rolling_origin
 from harness.laws.bootstrap import Replicates, resample
 from harness.laws.config import LawConfig
-from harness.laws.fit import Fit, fit_law
+from harness.laws.fit import Fit, fit_observed
+from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.forms.form import Form
+from harness.laws.forms.ladder import LADDER
 from harness.laws.observations import Observations
 from harness.laws.surfaces import FLOPS_PER_PARAM_TOKEN, Floats
 
@@ -84,6 +87,7 @@ def columns_of(targets: Sequence[Target]) -> dict[str, Floats]:
     return {
         "params": np.array([t.params for t in targets], dtype=float),
         "tokens": np.array([t.tokens for t in targets], dtype=float),
+        "flops": np.array([t.budget for t in targets], dtype=float),
     }
 
 
@@ -118,7 +122,7 @@ class Prediction:
 class Engine:
     """What one set of rows can say. `fit` is the plain law on all rows, the baseline; `core` is the same on
     the rows that the members see, and what the checks are made on. `ensemble` has equal weights until a
-    ratio is asked for."""
+    ratio is asked for. Of rows on one line of (N, D), the `ladder`, all laws are laws of compute."""
 
     observations: Observations
     config: ForecastConfig
@@ -127,6 +131,7 @@ class Engine:
     ensemble: Ensemble
     rolling: Rolling
     replicates: tuple[Replicates, ...]
+    ladder: Ladder | None = None
 
     def ratio(self, target: Target) -> float:
         return target.budget / float(self.observations.flops.max())
@@ -204,22 +209,24 @@ def around(point: float, below: float, above: float) -> tuple[float, float]:
 def build_engine(
     observations: Observations, config: ForecastConfig, members: Sequence[Form] | None = None
 ) -> Engine:
-    """Deterministic for a given seed. Raises CannotAnswer when there are too few rows to fit."""
-    plain = LawConfig(delta=config.delta)
-    near = observations.subset(near_best(observations, NEAR))
-    chosen = {} if members is None else {"members": members}
-    ensemble = fit_ensemble(observations, config.delta, **chosen)
+    """With `members`, else with the laws of N and D, or of compute where the rows lie on one line.
+    Deterministic for a given seed. Raises CannotAnswer when there are too few rows to fit."""
+    ladder = find_ladder(observations) if members is None else None
+    chosen = members or (MEMBERS if ladder is None else ladder.members)
+    plain, law = LawConfig(delta=config.delta), CHINCHILLA if ladder is None else LADDER
+    ensemble = fit_ensemble(observations, config.delta, chosen)
     return Engine(
         observations=observations,
         config=config,
-        fit=fit_law(observations, plain, config.level),
-        core=fit_law(near, plain, config.level),
+        fit=fit_observed(observations, law, plain, config.level),
+        core=fit_observed(seen(observations, chosen), law, plain, config.level),
         ensemble=ensemble,
-        rolling=rolling_origin(observations, config.delta, **chosen),
+        rolling=rolling_origin(observations, config.delta, chosen),
         replicates=tuple(
             resample(solution, config.bootstraps, config.resampling, config.seed)
             for solution in ensemble.solutions
         ),
+        ladder=ladder,
     )
 
 

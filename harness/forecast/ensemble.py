@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.errors import CannotAnswer
 from harness.laws.forms.ces import CES, CES_FOURTH_ROOT, CES_SQUARE_ROOT
-from harness.laws.forms.form import Form
+from harness.laws.forms.form import FLOOR, Form
 from harness.laws.observations import Observations, levels
 from harness.laws.solve import Objective, Solution, solve_form
 from harness.laws.surfaces import Flags, Floats
@@ -63,11 +63,26 @@ def enough(observations: Observations, keep: Flags) -> bool:
     return int(keep.sum()) >= FEWEST_NEAR and varied
 
 
-def fit_member(rows: Observations, form: Form, delta: float) -> Solution:
-    """Raises CannotAnswer when the rows do not determine the law."""
+def seen(observations: Observations, members: Sequence[Form]) -> Observations:
+    """The rows that these laws are fitted on. A law of compute has no shape to be off, and takes all."""
+    if of_compute(members):
+        return observations
+    return observations.subset(near_best(observations, NEAR))
+
+
+def of_compute(members: Sequence[Form]) -> bool:
+    """Whether the laws know compute alone, and so the runs lie on one line of (N, D)."""
+    return all(not member.allocates for member in members)
+
+
+def fit_member(
+    rows: Observations, form: Form, delta: float, fixed: Mapping[str, float] | None = None
+) -> Solution:
+    """`fixed` holds parameters at these values. Raises CannotAnswer when the rows do not determine the
+    law."""
     weights = (rows.flops / rows.flops.max()) ** TOWARDS_THE_TOP
     weights = weights if rows.weights is None else weights * rows.weights
-    how = Objective(delta=delta, weak_prior=True, quietest=QUIETEST)
+    how = Objective(delta=delta, weak_prior=True, quietest=QUIETEST, fixed=fixed or {})
     return solve_form(form, rows.columns, rows.loss, how, weights / weights.mean())
 
 
@@ -93,6 +108,12 @@ class Ensemble:
         """The weighted mean over members, [points]."""
         return np.asarray(self.weights @ self.member_log_loss(columns))
 
+    def without_floor(self, observations: Observations, delta: float) -> Ensemble:
+        """The same laws fitted to the same rows with an irreducible loss next to nothing."""
+        rows = seen(observations, self.members)
+        nothing = {"E": FLOOR[0] * float(rows.loss.min())}
+        return replace(self, solutions=tuple(fit_member(rows, one, delta, nothing) for one in self.members))
+
     def weighted(self, weights: Mapping[str, float]) -> Ensemble:
         """With other weights, made to sum to one."""
         found = np.array([weights[name] for name in self.names])
@@ -101,7 +122,7 @@ class Ensemble:
 
 def fit_ensemble(observations: Observations, delta: float, members: Sequence[Form] = MEMBERS) -> Ensemble:
     """With equal weights. Raises CannotAnswer when the rows determine no member."""
-    rows = observations.subset(near_best(observations, NEAR))
+    rows = seen(observations, members)
     found: list[tuple[Form, Solution]] = []
     reason = "no law was asked for"
     for member in members:

@@ -10,7 +10,7 @@ from enum import Enum
 import numpy as np
 
 from harness.forecast.collapse import check_collapse
-from harness.forecast.engine import Engine, Prediction, Target, run_noise
+from harness.forecast.engine import Engine, Prediction, Target, columns_of, run_noise
 from harness.forecast.inflight.trajectory import Trajectory
 from harness.forecast.repetition import NEW_EPOCHS
 from harness.forecast.tuning import check_tuning
@@ -64,8 +64,11 @@ def judge(
     """The verdict and the reasons for anything less than `supported`, the gravest first. `curves` are the
     loss curves of the runs, as far as they were logged; `more` are checks of the target itself."""
     checks = [*more, *measured(engine, target, prediction, curves)]
-    failed = [check.reason for check in checks if check.grade is Grade.failed]
-    weak = [check.reason for check in checks if check.grade is Grade.weak]
+    # Of the plain law on all rows and on those near the best, which may be the same.
+    failed, weak = (
+        list(dict.fromkeys(check.reason for check in checks if check.grade is found))
+        for found in (Grade.failed, Grade.weak)
+    )
     if failed:
         low, high = prediction.interval
         number = f"{prediction.loss:.4f} [{low:.4f}, {high:.4f}]"
@@ -81,12 +84,15 @@ def measured(
     observations = engine.observations
     return [
         *check_laws(engine),
-        *check_levels(observations),
+        check_floor(engine.fit),
+        check_floor(engine.core),
+        *check_open_floor(engine, target, prediction),
+        *(() if engine.ladder else check_levels(observations)),
         *check_slices(observations),
         *check_tuning(observations),
         *check_collapse(observations, curves, engine.core.params["E"], run_noise(engine.core)),
         *check_epochs(observations),
-        *check_reach(observations, target, prediction, engine.rolling.largest_ratio),
+        *check_reach(engine, target, prediction),
         check_width(engine.core, prediction),
         check_agreement(prediction),
     ]
@@ -96,8 +102,7 @@ def check_laws(engine: Engine) -> list[Check]:
     """What speaks against a law of these rows: of the plain law on the rows the members see, and where it
     can say no more of a bend or of an exponent than that they are odd, what the members say."""
     core = [check for check in engine.core.checks if check.name != "floor" or check.grade is Grade.failed]
-    judged = [soften(check, engine) for check in core]
-    return [*judged, check_floor(engine.fit), check_floor(engine.core, open_end=False)]
+    return [soften(check, engine) for check in core]
 
 
 def soften(check: Check, engine: Engine) -> Check:
@@ -119,18 +124,36 @@ def soften(check: Check, engine: Engine) -> Check:
     return check
 
 
-def check_floor(fit: Fit, open_end: bool = True) -> Check:
-    """An irreducible loss that the rows cannot tell from zero, or that is next to nothing: the local exponent
-    then falls nowhere in the sweep, and how it falls beyond is anyone's guess. With `open_end` its profile
-    must end above zero."""
+def check_floor(fit: Fit) -> Check:
+    """An irreducible loss that is next to nothing: the local exponent then falls nowhere in the sweep, and
+    how it falls beyond is anyone's guess."""
     share = fit.params["E"] / float(fit.solution.loss.min())
-    profile = fit.profile if fit.profile is not None and fit.profile.parameter == "E" else None
-    reaches = open_end and profile is not None and profile.interval[0] is None
-    said = "E cannot be told from zero, its profile is open below" if reaches else "E runs to zero"
     reason = (
-        f"{said}: it is {share:.1%} of the smallest loss (the limit is {SMALLEST_FLOOR:.0%}), {fit.n} rows"
+        f"E runs to zero: it is {share:.1%} of the smallest loss (the limit is {SMALLEST_FLOOR:.0%}), "
+        f"{fit.n} rows"
     )
-    return Check("floor above zero", grade(share < SMALLEST_FLOOR or reaches), share, SMALLEST_FLOOR, reason)
+    return Check("floor above zero", grade(share < SMALLEST_FLOOR), share, SMALLEST_FLOOR, reason)
+
+
+def check_open_floor(engine: Engine, target: Target, prediction: Prediction) -> list[Check]:
+    """An irreducible loss that the rows cannot tell from zero: none at all is then as good an answer, and a
+    bet whose interval does not hold that answer too says more than it knows. The value is how far off it
+    lies, in half-widths."""
+    fit = engine.fit
+    open_below = fit.profile is not None and fit.profile.parameter == "E" and fit.profile.interval[0] is None
+    if not open_below:
+        return []
+    bare = engine.ensemble.without_floor(engine.observations, engine.config.delta)
+    loss = float(np.exp(bare.weighted(prediction.weights).log_loss(columns_of([target]))[0]))
+    low, high = prediction.interval
+    away = abs(math.log(loss) - math.log(low * high) / 2) / prediction.half_width
+    share = fit.params["E"] / float(fit.solution.loss.min())
+    reason = (
+        f"E cannot be told from zero, its profile is open below (at best it is {share:.1%} of the smallest "
+        f"loss, {fit.n} rows): with none the laws say {loss:.4f}, {away:.2g} half-widths from the middle of "
+        "the interval"
+    )
+    return [Check("open floor", grade(away > 1, True), away, 1.0, reason)]
 
 
 def check_levels(observations: Observations) -> list[Check]:
@@ -175,37 +198,40 @@ def check_epochs(observations: Observations) -> list[Check]:
     return [Check("repeated data", grade(False, worn > 0), most, NEW_EPOCHS, reason)]
 
 
-def check_reach(
-    observations: Observations, target: Target, prediction: Prediction, covered: float
-) -> list[Check]:
+def check_reach(engine: Engine, target: Target, prediction: Prediction) -> list[Check]:
     """How far the bet lies beyond the sweep: along each axis of the law, in compute, and in the backtest.
 
     The law is a function of N and D, so a step along either that is longer than the sweep itself is a
-    refusal; in compute it is a warning, since isoFLOP slices are narrow in C and wide in N and D.
+    refusal; in compute it is a warning, since isoFLOP slices are narrow in C and wide in N and D. Along one
+    line compute is the axis, the target must lie on it, and the backtest must cover half of the way.
     """
-    axes = (
-        ("parameters", observations.params, target.params),
-        ("tokens", observations.tokens, target.tokens),
-        ("FLOPs", observations.flops, target.budget),
-    )
+    observations, ladder, covered = engine.observations, engine.ladder, engine.rolling.largest_ratio
+    if ladder is None:
+        axes = [
+            check_span("parameters", observations.params, target.params),
+            check_span("tokens", observations.tokens, target.tokens),
+            check_span("FLOPs", observations.flops, target.budget, Grade.weak),
+        ]
+    else:
+        budgets = check_span("FLOPs", observations.flops, target.budget)
+        axes = [ladder.check(target.params, target.tokens), budgets]
     far = f"the target has {prediction.ratio:.3g} times the compute of the largest run"
     tested = f"{far}; inside the sweep extrapolation could be tested up to {covered:.3g} times"
-    beyond = prediction.ratio > covered
+    untested = ladder is not None and prediction.ratio > covered**2
     return [
-        *(check_span(name, values, aim) for name, values, aim in axes),
-        Check("backtest", grade(False, beyond), prediction.ratio, covered, tested),
+        *axes,
+        Check("backtest", grade(untested, prediction.ratio > covered), prediction.ratio, covered, tested),
     ]
 
 
-def check_span(name: str, values: Floats, aim: float) -> Check:
+def check_span(name: str, values: Floats, aim: float, beyond: Grade = Grade.failed) -> Check:
     low, high = float(values.min()), float(values.max())
     ratio, span = max(aim / high, low / aim), high / low
     reason = (
         f"the target lies {ratio:.3g} times beyond the sweep in {name}, further than the sweep spans "
         f"itself ({span:.3g} times)"
     )
-    far = ratio > span
-    return Check(f"span of {name}", grade(far and name != "FLOPs", far), ratio, span, reason)
+    return Check(f"span of {name}", beyond if ratio > span else Grade.ok, ratio, span, reason)
 
 
 def check_width(fit: Fit, prediction: Prediction) -> Check:

@@ -16,6 +16,7 @@ from harness.forecast.engine import Engine, Prediction, Target, build_engine, co
 from harness.forecast.ensemble import Ensemble, fit_ensemble
 from harness.forecast.gate import Verdict, judge
 from harness.forecast.inflight.trajectory import Trajectory
+from harness.forecast.ladder import Ladder
 from harness.forecast.repetition import Repetition, check_repetition, constants, repetition
 from harness.forecast.rolling import Rolling
 from harness.laws.config import FlopsKind
@@ -41,6 +42,7 @@ class Forecast:
     optimum: dict[str, Any] | None
     laws: tuple[dict[str, Any], ...]
     regret: Regret | None
+    ladder: Ladder | None = None
     repetition: Repetition | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -60,6 +62,7 @@ class Forecast:
             "optimum": None if refused else self.optimum,
             "laws": None if refused else list(self.laws),
             "regret": None if refused or self.regret is None else vars(self.regret),
+            "ladder": self.ladder and self.ladder.to_json(),
             "repetition": self.repetition and self.repetition.to_json(),
             "law": self.fit.law,
             "fit": self.fit.to_json(),
@@ -135,6 +138,7 @@ def forecast_of(
         optimum=allocation_json(ensemble, target.budget, cost),
         laws=tuple(law_rows(ensemble, target.budget, cost, prediction)),
         regret=regret(ensemble, target.budget, cost),
+        ladder=engine.ladder,
     )
 
 
@@ -177,7 +181,7 @@ def other_convention(
 ) -> tuple[Floats | None, list[str]]:
     """ln L of the laws under the other convention of N, [laws, 1], and their names. A target that repeats
     its data is worth the same tokens under both; what its parameters are worth is known under one."""
-    if other is None:
+    if other is None or engine.ladder is not None:  # a law of compute counts no parameters
         return None, []
     rows, target = other
     if found is not None:

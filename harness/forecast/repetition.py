@@ -42,7 +42,10 @@ class Constants(Enum):
     fitted = "of these runs"
     published = "as published, which these runs do not determine"
     none = "counted as new, since these runs repeat their data too and do not determine what a pass is worth"
+    line = "counted as new, since runs on one line of (N, D) do not say what a pass is worth"
 
+
+COUNTED_AS_NEW = (Constants.none, Constants.line)
 
 Law = tuple[Mapping[str, float], Constants]
 """Parameters of the data-constrained law, and where they are from."""
@@ -68,6 +71,8 @@ class Repetition:
 
 
 def constants(engine: Engine) -> Law:
+    if engine.ladder is not None:
+        return {}, Constants.line
     epochs = engine.observations.epochs
     repeating = 0 if epochs is None else int((epochs > ROUNDING).sum())
     if repeating >= FEWEST_REPEATING:
@@ -83,7 +88,7 @@ def repetition(target: Target, unique_tokens: float | None, law: Law) -> Repetit
         return None
     params, known = law
     epochs = target.tokens / unique_tokens
-    if known is Constants.none:
+    if known in COUNTED_AS_NEW:
         return Repetition(unique_tokens, epochs, target.params, target.tokens, known)
     n, d = worth(params, np.array([target.params]), np.array([target.tokens]), np.array([unique_tokens]))
     return Repetition(unique_tokens, epochs, float(n[0]), float(d[0]), known)
@@ -102,7 +107,7 @@ def check_repetition(observations: Observations, found: Repetition | None, known
         return [Check("unique tokens", grade(False, unsaid), most, ROUNDING, reason)]
     worth = (
         f"forecast as {found.params_worth:.3g} parameters on {found.tokens_worth:.3g} new ones, by constants "
-        if found.constants is not Constants.none
+        if found.constants not in COUNTED_AS_NEW
         else ""
     )
     reason = (

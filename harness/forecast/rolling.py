@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from harness.errors import CannotAnswer
-from harness.forecast.ensemble import MEMBERS, fit_ensemble
+from harness.forecast.ensemble import MEMBERS, fit_ensemble, of_compute
+from harness.forecast.ladder import FEWEST_RUNGS
+from harness.laws.alternatives import SAME_BUDGET
 from harness.laws.forms.form import Form
 from harness.laws.observations import SAME_SIZE, Observations, levels
 from harness.laws.surfaces import Flags, Floats
@@ -152,13 +154,13 @@ def weighted_median(values: Floats, weights: Floats) -> float:
     return float(values[order][np.searchsorted(share, share[-1] / 2)])
 
 
-def origins(observations: Observations) -> list[float]:
+def origins(observations: Observations, members: Sequence[Form] = MEMBERS) -> list[float]:
     """FLOPs thresholds, spread evenly over those that leave a fittable sweep below and runs above."""
     thresholds = []
     for flops in budgets(observations.flops):
         below = observations.flops <= flops
         ahead = observations.flops.max() / flops >= SMALLEST_RATIO
-        if ahead and fittable(observations, below):
+        if ahead and fittable(observations, below, members):
             thresholds.append(flops)
     if len(thresholds) <= MOST_ORIGINS:
         return thresholds
@@ -178,9 +180,11 @@ def budgets(flops: Floats) -> list[float]:
     return tops
 
 
-def fittable(observations: Observations, keep: Flags) -> bool:
+def fittable(observations: Observations, keep: Flags, members: Sequence[Form]) -> bool:
     """Enough rows, with three sizes, three token counts and two budgets: within one budget a larger model
-    always sees fewer tokens, and no fit can tell the two apart."""
+    always sees fewer tokens, and no fit can tell the two apart. Along one line, enough budgets."""
+    if of_compute(members):
+        return levels(observations.flops[keep], SAME_BUDGET) >= FEWEST_RUNGS - 1
     wanted = ((observations.params, 3), (observations.tokens, 3), (observations.flops, 2))
     return int(keep.sum()) >= FEWEST_ROWS and all(levels(values[keep]) >= count for values, count in wanted)
 
@@ -191,7 +195,7 @@ def rolling_origin(observations: Observations, delta: float, members: Sequence[F
     Empty when the sweep is too small to hold anything out.
     """
     found: list[Case] = []
-    for threshold in origins(observations):
+    for threshold in origins(observations, members):
         train = observations.subset(observations.flops <= threshold)
         test = observations.subset(observations.flops >= SMALLEST_RATIO * threshold)
         try:

@@ -20,7 +20,7 @@ def print_backtest(found: dict[str, Any]) -> None:
             [
                 *(row(case["law"], case, found["weights"][case["law"]]) for case in found["cases"]),
                 row("ensemble", found["ensemble"], None),
-                row("baseline: plain Chinchilla", found["baseline"], None),
+                row(f"baseline: {found['baseline']['law']}", found["baseline"], None),
             ],
         )
         runs = found["points"]

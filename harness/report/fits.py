@@ -123,6 +123,11 @@ def law_row(law: dict[str, Any]) -> tuple[str, ...]:
 
 def bet_lines(forecast: dict[str, Any]) -> Iterator[str]:
     """The allocation, the cost, the regret and the record; an older seal may lack them."""
+    if line := forecast.get("ladder"):
+        yield (
+            f"the {line['rungs']} budgets of the runs lie on one line of (N, D), and so does the bet; "
+            "which size spends its compute best they do not say"
+        )
     if best := forecast.get("optimum"):
         sizes, ratios = best["params_range_over_laws"], best["tokens_per_param_range_over_laws"]
         yield (

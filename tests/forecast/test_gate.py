@@ -70,10 +70,11 @@ def test_too_few_sizes_or_token_counts(sizes, horizons, named, grade):
 
 def test_a_ratio_that_no_backtest_covers_and_one_longer_than_the_sweep():
     sweep = planted_sweep(1, 0.004)
-    near = {c.name: c.grade for c in check_reach(sweep, TARGET, prediction(ratio=3.0), 5.0)}
-    far = {c.name: c.grade for c in check_reach(sweep, TARGET, prediction(ratio=9.0), 5.0)}
+    engine = SimpleNamespace(observations=sweep, ladder=None, rolling=SimpleNamespace(largest_ratio=5.0))
+    near = {c.name: c.grade for c in check_reach(engine, TARGET, prediction(ratio=3.0))}
+    far = {c.name: c.grade for c in check_reach(engine, TARGET, prediction(ratio=9.0))}
     assert near["backtest"] is Grade.ok and far["backtest"] is Grade.weak
-    beyond = check_reach(sweep, Target(params=4e6, tokens=3e8), prediction(), 50.0)
+    beyond = check_reach(engine, Target(params=4e6, tokens=3e8), prediction())
     assert {c.name: c.grade for c in beyond}["span of parameters"] is Grade.failed
 
 
