@@ -125,7 +125,7 @@ def bench_train(settings: Settings) -> None:
 
 def bench_packing(settings: Settings) -> None:
     from harness.report.bench import print_packing
-    from harness.sweep.local import own_cores
+    from harness.sweep.slots import own_cores
     from harness.training.bench import packing
 
     cores = own_cores()

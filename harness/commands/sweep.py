@@ -49,8 +49,9 @@ from harness.runs import PLAN, RunDirectory, Status, revive
 from harness.sweep.detach import QUEUE_LOG, detach
 from harness.sweep.launcher import LauncherKind
 from harness.sweep.ledger import CellState, survey
-from harness.sweep.local import AUTO, Queue, Slot, build_slots, own_cores
+from harness.sweep.local import Queue
 from harness.sweep.plan import PlanLine, PlannedCell, read_lines
+from harness.sweep.slots import AUTO, Slot, build_slots, own_cores
 from harness.sweep.slurm.launch import Launcher
 from harness.sweep.throughput import choose_slots
 from harness.training.cell import from_plain

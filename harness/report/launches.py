@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.report.terminal import print_lines, si
+from harness.report.terminal import counted, print_lines, si
 from harness.sweep.ledger import counts
 from harness.sweep.slurm.first import First
 from harness.sweep.slurm.launch import Launched
@@ -35,7 +35,7 @@ def print_scripts(scripts: Sequence[str]) -> None:
 def print_launch(root: Path, launched: Launched) -> None:
     before = ", ".join(f"{number} {status}" for status, number in counts(launched.states).items())
     print_lines(
-        f"{root}: {len(launched.states)} cells, before this {before}",
+        f"{root}: {counted(len(launched.states))}, before this {before}",
         *(array_line(root, array) for array in launched.arrays if array.submitted),
         *waiting_lines(launched),
     )
@@ -60,7 +60,7 @@ def array_line(root: Path, array: Manifest) -> str:
     tasks = array.tasks[: array.submitted]
     at_once = f", at most {array.at_once} at once" if array.at_once else ""
     return (
-        f"submitted {sum(map(len, tasks))} cells in {len(tasks)} tasks{at_once} as job "
+        f"submitted {counted(sum(map(len, tasks)))} in {counted(len(tasks), 'task')}{at_once} as job "
         f"{', '.join(array.jobs)}; output in {root / FOLDER}/{array.number:04d}-*.txt"
     )
 

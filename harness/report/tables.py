@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.report.terminal import duration, print_lines, print_table, si
+from harness.report.terminal import counted, duration, print_lines, print_table, si
 from harness.runs import RunRecord, Status
 from harness.sweep.ledger import CellState, counts
 from harness.sweep.plan import PlannedCell, TimeBasis
@@ -20,14 +20,14 @@ def print_plan(
 ) -> None:
     """`shared` has the tokens of each cell that are trained by another one."""
     columns = ("cell", "params", "tokens", "tokens/param", "steps", "lr", "FLOPs", "memory", "time", "status")
-    print_table(f"{group}: {len(states)} cells", columns, [plan_row(state) for state in states[:LONGEST]])
+    print_table(f"{group}: {counted(len(states))}", columns, [plan_row(state) for state in states[:LONGEST]])
     print_more(len(states) - LONGEST)
     shares = {s.cell.run_id: (shared or {}).get(s.cell.run_id, 0) / s.cell.tokens for s in states}
     left = [state.cell for state in states if not state.finished]
     print_lines(
         f"in all {total_flops([state.cell for state in states], shares)}, "
         f"{si(sum(s.cell.tokens for s in states))} tokens; "
-        f"still to do {len(left)} cells, {new_flops(left, shares):.3g} FLOPs",
+        f"still to do {counted(len(left))}, {new_flops(left, shares):.3g} FLOPs",
         *device_time(left, currency, shares),
         "params are non-embedding; FLOPs are exact (forward and backward, attention and head included); "
         "memory is weights, gradients, moments and activations; time is training alone, on one device",
@@ -73,7 +73,7 @@ def plan_row(state: CellState) -> tuple[str, ...]:
         cell.run_id,
         si(cell.params_non_embedding),
         si(cell.tokens),
-        f"{cell.tokens / cell.params_non_embedding:.0f}",
+        ratio(cell.tokens / cell.params_non_embedding),
         f"{cell.steps:,}",
         f"{cell.lr:.3g}",
         f"{cell.flops:.3g}",
@@ -81,6 +81,10 @@ def plan_row(state: CellState) -> tuple[str, ...]:
         "unknown" if cell.seconds is None else duration(cell.seconds),
         state.status.value,
     )
+
+
+def ratio(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def size(memory_bytes: int) -> str:
@@ -95,15 +99,17 @@ def print_states(group: str, states: Sequence[CellState]) -> None:
     print_table(group, columns, [state_row(state) for state in shown[:LONGEST]])
     print_more(len(shown) - LONGEST)
     summary = ", ".join(f"{number} {status}" for status, number in counts(states).items())
-    print_lines(f"{len(states)} cells: {summary}")
+    print_lines(f"{counted(len(states))}: {summary}")
     if interrupted := [state for state in states if state.interruptions]:
         stops = sum(state.interruptions for state in interrupted)
-        print_lines(f"{len(interrupted)} cells were interrupted, {stops} times in all")
+        print_lines(f"interrupted: {counted(len(interrupted))}, {stops} times in all")
     if saved := sum(s.cell.flops * s.shared_tokens / s.cell.tokens for s in states):
         branches = sum(state.shared_tokens > 0 for state in states)
-        print_lines(f"{branches} cells began where a shorter one's trunk ends; that saved {saved:.3g} FLOPs")
+        print_lines(
+            f"begun where a shorter one's trunk ends: {counted(branches)}; that saved {saved:.3g} FLOPs"
+        )
     if changed := sum(state.code_changed for state in states):
-        print_lines(f"{changed} cells were trained by other code than they were planned with")
+        print_lines(f"trained by other code than planned with: {counted(changed)}")
     noted = [state for state in states if state.note and state.status is not Status.done]
     print_lines(*(f"{state.cell.run_id}: {state.note}" for state in noted[:LONGEST]))
     print_more(len(noted) - LONGEST)

@@ -44,6 +44,10 @@ def si(value: float) -> str:
     return f"{value:.3g}"
 
 
+def counted(number: int, what: str = "cell") -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

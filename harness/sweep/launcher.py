@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import Enum
 
-from harness.sweep.local import LauncherConfig
+from harness.sweep.slots import LauncherConfig
 from harness.sweep.slurm.settings import SlurmConfig
 
 

@@ -75,7 +75,9 @@ def held(state: CellState, root: Path, jobs: Jobs) -> CellState:
     if state.status is Status.running:
         return replace(state, job=task.id)
     if state.status in (*WAITING, Status.queued, Status.failed):
-        note = "" if task.reason in ORDINARY else f"job {task.id} {task.state.lower()}: {task.reason}"
+        note = f"failed before: {state.note}" if state.status is Status.failed else ""
+        if task.reason not in ORDINARY:
+            note = f"job {task.id} {task.state.lower()}: {task.reason}"
         return replace(state, status=Status.queued, job=task.id, note=note)
     return state
 

@@ -25,63 +25,14 @@ from harness.signals import SHELL_SIGNAL, death
 from harness.sweep.ledger import WAITING, CellState, held, look, survey
 from harness.sweep.plan import PlanLine, PlannedCell, create_run, still_planned
 from harness.sweep.queues import registered, release, reserve
+from harness.sweep.slots import Slot
 from harness.sweep.slurm.jobs import NO_JOBS, Jobs
 from harness.sweep.units import units
-from harness.training.packing import slot_cores
 
 LOG = "log.txt"
 POLL_SECONDS = 0.5
 GRACE_SECONDS = 60.0
 PR_SET_PDEATHSIG = 1
-AUTO = "auto"
-
-
-@dataclass(kw_only=True)
-class LauncherConfig:
-    """`slots` cells at once, each pinned to `threads_per_slot` cores of its own; `auto` measures how many
-    (`harness.sweep.throughput`)."""
-
-    slots: int | str | None = None
-    threads_per_slot: int = 1
-    gpus: int = 0
-
-    def __post_init__(self) -> None:
-        if self.slots not in (None, AUTO) and not (type(self.slots) is int and self.slots >= 1):
-            raise ValueError(f"launcher.slots must be auto or at least 1, not {self.slots}")
-        if self.slots == AUTO and self.gpus:
-            raise ValueError(
-                "launcher.slots=auto compares cores; with launcher.gpus say how many cells at once"
-            )
-        if self.threads_per_slot < 1 or self.gpus < 0:
-            raise ValueError("launcher.threads_per_slot must be at least 1 and launcher.gpus not negative")
-
-
-@dataclass(frozen=True)
-class Slot:
-    """What one child may use. Slots may share cores; the number tells them apart."""
-
-    number: int
-    cores: tuple[int, ...]
-    gpu: str | None
-
-
-def build_slots(config: LauncherConfig, cores: Sequence[int]) -> list[Slot]:
-    """One slot per GPU where there are some, else one per group of cores; at most so many under `auto`."""
-    width = min(config.threads_per_slot, len(cores))
-    said = config.slots if isinstance(config.slots, int) else 0
-    wanted = said or config.gpus or max(1, len(cores) // width)
-    groups = [slot_cores(number, width, cores) for number in range(wanted)]
-    gpus = visible_gpus(config.gpus)
-    return [Slot(i, group, gpus[i % len(gpus)] if gpus else None) for i, group in enumerate(groups)]
-
-
-def visible_gpus(count: int) -> list[str]:
-    """The first `count` of the GPUs this process was given, by the names CUDA knows them by."""
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(i) for i in range(count)] if given is None else [name for name in given.split(",") if name]
-    if len(names) < count:
-        raise WrongInput(f"launcher.gpus={count} but CUDA_VISIBLE_DEVICES={given} shows only {len(names)}")
-    return names[:count]
 
 
 @dataclass
@@ -273,9 +224,3 @@ def settle(slot: Slot, parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(1)  # it died before we could ask to be told
-
-
-def own_cores() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))

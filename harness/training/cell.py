@@ -47,7 +47,8 @@ class Cell:
 
     @property
     def run_id(self) -> str:
-        tokens = f"{self.horizon.tokens / 1e6:.3g}m"
+        millions = self.horizon.tokens / 1e6
+        tokens = f"{millions:.3g}m" if millions < 999.5 else f"{millions / 1e3:.3g}b"
         return f"{self.config.model.name}-{tokens}-s{self.config.seed}-{self.config_hash[:8]}"
 
     @cached_property

@@ -15,8 +15,9 @@ from typing import Any
 
 from harness.errors import CannotAnswer
 from harness.runs import RunDirectory, RunRecord, claim
-from harness.sweep.local import LauncherConfig, Queue, build_slots, own_cores
+from harness.sweep.local import Queue
 from harness.sweep.plan import read_lines
+from harness.sweep.slots import LauncherConfig, build_slots, own_cores
 
 STARTS, REFUSALS = "starts.txt", "refusals.txt"
 BLANK = {"str": "", "int": 0, "float": 0.0, "bool": False}

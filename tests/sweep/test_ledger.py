@@ -87,8 +87,8 @@ def test_a_long_sweep_shows_what_is_under_way_or_in_trouble(states, capsys):
     assert f"{len(many) + len(Status)} cells: 1 planned, 1 queued, 1 running" in out
     assert "failed: out of memory" in out
     assert "killed: beats nobody" in out
-    assert "4 cells were interrupted, 5 times in all" in out
-    assert "1 cells were trained by other code" in out
+    assert "interrupted: 4 cells, 5 times in all" in out
+    assert "trained by other code than planned with: 1 cell\n" in out
 
 
 def test_a_long_plan_ends_in_its_totals(capsys):

@@ -13,9 +13,10 @@ import pytest
 from harness.errors import CannotAnswer, WrongInput
 from harness.runs import FAILURE, RECORD, RunDirectory, Status, run_directories
 from harness.sweep.detach import QUEUE_LOG, detach
-from harness.sweep.local import GRACE_SECONDS, LOG, LauncherConfig, build_slots, own_cores, start
+from harness.sweep.local import GRACE_SECONDS, LOG, start
 from harness.sweep.plan import create_run, read_lines
 from harness.sweep.queues import living_queues
+from harness.sweep.slots import LauncherConfig, build_slots, own_cores
 
 
 def test_slots_share_out_cores_and_gpus(monkeypatch):

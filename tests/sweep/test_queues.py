@@ -13,7 +13,7 @@ from harness.cli import main
 from harness.runs import CONFIG, Process, Status, claim, content_hash, read_owner, write_json
 from harness.sweep import stop as stopping
 from harness.sweep.ledger import counts, survey
-from harness.sweep.local import LauncherConfig, Queue, build_slots, own_cores
+from harness.sweep.local import Queue
 from harness.sweep.plan import (
     PlannedCell,
     create_run,
@@ -24,6 +24,7 @@ from harness.sweep.plan import (
     write_plan,
 )
 from harness.sweep.queues import QUEUES, living_queues, registered
+from harness.sweep.slots import LauncherConfig, build_slots, own_cores
 from harness.sweep.slurm.jobs import Jobs
 from harness.sweep.slurm.manifest import Manifest, write_manifest
 from harness.sweep.slurm.scheduler import Task
@@ -131,6 +132,18 @@ def test_cells_that_slurm_holds_are_left_to_it(tmp_path):
     states = {name: (state.status, state.job) for name, state in here.states.items()}
     assert states == {"a": (Status.queued, "7_0"), "b": (Status.done, ""), "c": (Status.done, "")}
     assert not (root / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("reason", "note"),
+    [("Priority", "failed before: not a number"), ("NodeDown", "job 7_0 pending: NodeDown")],
+)
+def test_a_cell_that_waits_for_another_try_says_why(tmp_path, reason, note):
+    root = planned_sweep(tmp_path, "a")
+    claim(create_run(root, planned_line(root, "a"))).fail("not a number")
+    task, manifest = Task("mine", "7", 0, "PENDING", reason), Manifest(1, "mine", (("a",),), allowed=2)
+    (state,) = survey(root, read_plan(root), Jobs({"a": (task, manifest)}, frozenset({"7"}), {}))
+    assert (state.status, state.note) == (Status.queued, note)
 
 
 def test_stop_ends_what_runs_here_where_slurm_does_not_answer(tmp_path, capsys, monkeypatch):

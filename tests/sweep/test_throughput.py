@@ -5,8 +5,8 @@ import pytest
 from harness.commands.cells import planned
 from harness.report.launches import slots_line
 from harness.sweep import throughput
-from harness.sweep.local import AUTO, LauncherConfig, build_slots
 from harness.sweep.plan import plan_line
+from harness.sweep.slots import AUTO, LauncherConfig, build_slots
 from harness.sweep.throughput import FOLDER, SlotChoice, Unmeasured, candidates, choose_slots
 from harness.training.packing import Arrangement, Throughput
 

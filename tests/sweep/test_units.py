@@ -1,7 +1,8 @@
 import pytest
 
-from harness.sweep.local import Child, LauncherConfig, Queue, build_slots
+from harness.sweep.local import Child, Queue
 from harness.sweep.plan import PlannedCell, plan_line
+from harness.sweep.slots import LauncherConfig, build_slots
 from harness.sweep.units import new_flops, shared_tokens, units
 
 

@@ -76,7 +76,7 @@ def test_a_cell_trained_by_other_code_says_so(typed, tmp_path, monkeypatch, caps
     capsys.readouterr()
     code, out, _ = typed("status")
     assert code == 0
-    assert "1 cells were trained by other code" in out
+    assert "trained by other code than planned with: 1 cell\n" in out
     assert "2 cells: 1 planned, 1 done" in out
     rows = json.loads(typed("plan", AXES, "format=json", "cost.price_per_device_hour=3600")[1])
     assert [row["seconds_basis"] for row in rows] == ["measured", "measured"]
@@ -190,8 +190,8 @@ def test_horizons_of_a_trunk_cost_it_once_and_a_longer_one_only_what_is_new(type
     states = json.loads(typed("status", "format=json")[1])["cells"]
     assert [state["shared_tokens"] for state in states] == [0, 0, 8_192]  # the one between was not trained
     out = typed("plan", horizons(10_240, 20_480, 40_960), *ALIKE)[1]
-    assert "with trunks trained once" in out and "still to do 1 cells" in out
-    assert "1 cells began where a shorter one's trunk ends" in typed("status")[1]
+    assert "with trunks trained once" in out and "still to do 1 cell," in out
+    assert "begun where a shorter one's trunk ends: 1 cell;" in typed("status")[1]
 
 
 def test_the_plan_says_when_warm_ups_keep_horizons_apart(typed):
