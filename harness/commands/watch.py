@@ -4,7 +4,8 @@
     harness watch sweep=path/to/runs figure=watch.svg format=json
     harness watch sweep=mine dry=false                   kills what the rule would kill
     harness watch sweep=mine rule.rivals=cell            against repeats of the same size and length alone
-    harness watch sweep=rl.csv metric=reward             of a table, runs whose `horizon` is not reached
+    harness watch sweep=rl.jsonl metric=reward until=2000     a table of step and reward, 2000 steps planned
+    harness watch sweep=rl.csv metric=reward 'bounds=[-10,10]'    runs whose column `horizon` is not reached
     harness watch replay=curves.csv                      old logs: what would have been predicted and killed
     harness watch replay=curves.csv by=group             each value of a column is a sweep of its own
     harness watch replay=curves.csv 'where=["kind=val"]' lenders=cheaper
@@ -13,7 +14,8 @@
 
 Loss: the shape of the curve under its learning-rate schedule (the multi-power law; equal shares of the run
 where no rate is logged) is borrowed from finished runs of the sweep, the level is the run's own. With no
-finished run there is no prediction. Reward: a saturating sigmoid, from the run alone if need be.
+finished run there is no prediction. Reward: a saturating sigmoid, from the run alone once it rises; it lies
+within `bounds`, by default [0,1] where all that is seen does, else some way beyond that.
 
 The rule (`rule.false_kill_rate`, by default .05) kills a cell that will not beat the best at its budget, or
 diverges. A killed cell gets a killed.json with the evidence, its process is stopped, and
@@ -22,9 +24,10 @@ diverges. A killed cell gets a killed.json with the evidence, its process is sto
 Replay asks at `shares` of every run, seeing only smaller runs (`lenders=cheaper`: only cheaper ones) and
 nothing of its own future but its plan.
 
-A table has the columns run_id, step, loss or reward, and lr where it is known; params_*, flops and tokens
-stand in the same rows or in a table of runs: runs=X.csv, by default the one beside X_curves.csv. A column
-horizon, the step at which a run is planned to end, tells running from finished runs.
+A table has the columns step, loss or reward, run_id unless it is one run, and lr where it is known; params_*,
+flops and tokens stand in the same rows or in a table of runs: runs=X.csv, by default the one beside
+X_curves.csv. A column horizon, the step at which a run is planned to end, or until= for all of them, tells
+running from finished runs; `columns={step: gpu_hours}` measures both in another unit.
 """
 
 from __future__ import annotations
@@ -43,9 +46,10 @@ from harness.commands.figures import figure_line, write_figure
 from harness.commands.root import Experiment, Format
 from harness.commands.trajectories import Watched, watched
 from harness.config import verb
-from harness.errors import WrongInput
+from harness.errors import CannotAnswer, WrongInput
 from harness.forecast.inflight.outlook import Outlook, Rule, Verdict, look_ahead
 from harness.forecast.inflight.replay import SHARES, LendersOf, replay
+from harness.forecast.inflight.reward import Bounds
 from harness.forecast.inflight.tables import read_trajectories
 from harness.forecast.inflight.trajectory import Metric, Trajectory
 from harness.report.terminal import StageProgress, print_json, print_lines
@@ -59,6 +63,8 @@ class Settings(Experiment):
     replay: str | None = None
     metric: Metric = Metric.loss
     by: str | None = None
+    until: float | None = None
+    bounds: list[float] = field(default_factory=list)
     lenders: LendersOf = LendersOf.smaller
     shares: list[float] = field(default_factory=lambda: list(SHARES))
     rule: Rule = field(default_factory=Rule)
@@ -70,6 +76,12 @@ class Settings(Experiment):
         super().__post_init__()
         if not self.shares or not all(0 < share < 1 for share in self.shares):
             raise ValueError(f"shares={self.shares} must lie between 0 and 1")
+        if self.bounds and (self.metric is not Metric.reward or len(self.bounds) != 2):
+            raise ValueError(f"bounds={self.bounds} must be two numbers, and goes with metric=reward")
+        if self.until is not None and self.until <= 0:
+            raise ValueError(
+                f"until={self.until} must be positive: the step at which runs are planned to end"
+            )
 
 
 @verb("watch", Settings)
@@ -91,6 +103,7 @@ def watch(settings: Settings) -> None:
         settings.metric,
         settings.rule,
         ended=[*found.finished, *found.diverged],
+        bounds=bounds(settings, [*found.running, *found.finished]),
     )
     figure = None
     if settings.figure:
@@ -99,6 +112,15 @@ def watch(settings: Settings) -> None:
         figure = write_figure(settings.figure, text, command)
     endings = {} if settings.dry else act(settings, folder, outlooks)
     show(settings, found, outlooks, endings, figure)
+
+
+def bounds(settings: Settings, runs: Sequence[Trajectory]) -> Bounds | None:
+    """Raises WrongInput when the rewards lie outside of those given."""
+    if not settings.bounds:
+        return None
+    given = Bounds(*settings.bounds)
+    given.hold(runs)
+    return given
 
 
 def sweep_folder(settings: Settings) -> Path:
@@ -110,8 +132,14 @@ def sweep_folder(settings: Settings) -> Path:
 
 def watched_table(settings: Settings, path: Path) -> Watched:
     runs = old_runs(settings, path)
+    running = [run for run in runs if run.final is None and not run.diverged]
+    if not running:
+        raise CannotAnswer(
+            f"{path}: no run goes on; until= or a column horizon says where runs are planned to end, "
+            "replay= asks of ended ones"
+        )
     return Watched(
-        running=[run for run in runs if run.final is None and not run.diverged],
+        running=running,
         finished=[run for run in runs if run.final is not None],
         diverged=[run for run in runs if run.diverged],
         left_out=[],
@@ -185,14 +213,16 @@ def main() -> None:
 
 
 def replay_runs(settings: Settings, source: str) -> None:
+    runs = old_runs(settings, Path(source))
     with StageProgress() as progress:
         result = replay(
-            old_runs(settings, Path(source)),
+            runs,
             settings.metric,
             settings.rule,
             settings.lenders,
             settings.shares,
             progress.update,
+            bounds(settings, runs),
         )
     if settings.format is Format.json:
         print_json(result.to_json())
@@ -207,4 +237,6 @@ def old_runs(settings: Settings, source: Path) -> list[Trajectory]:
     if not source.exists():
         raise WrongInput(f"{source} does not exist; give a table of curves or the folder of a sweep")
     runs = Path(settings.runs) if settings.runs else None
-    return read_trajectories(source, settings.metric, settings.where, settings.columns, runs, settings.by)
+    return read_trajectories(
+        source, settings.metric, settings.where, settings.columns, runs, settings.by, settings.until
+    )

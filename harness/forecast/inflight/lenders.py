@@ -34,6 +34,9 @@ power of .5 or so is how it flattens."""
 
 SMALLEST_NOISE = 1e-3
 
+TRIED_SHARES = (0.1, 0.25, 0.5)
+"""Of finished runs, from which they are predicted from each other."""
+
 DECAY_WORTH = 0.16
 """Of the fall of a finished run over its last nine tenths: prior of what a full decay of the rate is worth,
 mean and standard deviation, for sweeps in which no run ever decayed; .15 to .2 on 2503.12811's curves."""
@@ -69,7 +72,7 @@ class Walk:
 
     stray: float
     slowing: float
-    shared: bool
+    shared: bool = False
 
     def covariance(self, progress: Floats, fall: float) -> Floats:
         return wander(progress, self.stray * fall, self.slowing)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.forecast.inflight.gaussian import end_given
-from harness.forecast.inflight.lenders import FIRST, SMALLEST_NOISE, WALKS, Lenders
+from harness.forecast.inflight.lenders import FIRST, SMALLEST_NOISE, TRIED_SHARES, WALKS, Lenders
 from harness.forecast.inflight.mixture import Mixture
 from harness.forecast.inflight.shapes import Shapes, basis
 from harness.forecast.inflight.shares import EqualShares, smooth
@@ -21,7 +21,7 @@ ROWS = 32
 TRIED = 8
 """Finished runs that are predicted from the others, to see how good such predictions are here."""
 
-BEFOREHAND = 4
+BEFOREHAND = 2
 """Predictions that the public record counts as, by which an interval is right as it is."""
 
 REPEATS_STRAY = 0.1
@@ -29,8 +29,6 @@ REPEATS_STRAY = 0.1
 
 WORST = 6.0
 """Standard deviations that a miss counts for at most."""
-
-TRIED_SHARES = (0.1, 0.25, 0.5)
 
 
 class LossPredictor:

@@ -10,7 +10,7 @@ threshold, however often one looks, because it is a martingale (optional stoppin
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -22,6 +22,9 @@ from harness.forecast.inflight.reward import Bounds, RewardPredictor
 from harness.forecast.inflight.rise import base_rate, diverges
 from harness.forecast.inflight.trajectory import SAME_BUDGET, Metric, Trajectory
 from harness.laws.surfaces import Floats
+
+LOST = 0.5
+"""Probability of divergence beyond which no end is predicted: every prediction is of runs that do not."""
 
 
 class Rivals(Enum):
@@ -57,8 +60,8 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:
-    """Of one running cell. Without finished runs to borrow from, `final` and `interval` are None and
-    `reason` says so; `beats_best` is None where nothing else has its budget."""
+    """Of one running cell. `final` and `interval` are None where `reason` says why nothing can be said;
+    `beats_best` is None where nothing else has its budget."""
 
     run_id: str
     share: float
@@ -98,11 +101,14 @@ Predictor = LossPredictor | RewardPredictor
 
 
 def build_predictor(
-    metric: Metric, finished: Sequence[Trajectory], running: Sequence[Trajectory]
+    metric: Metric,
+    finished: Sequence[Trajectory],
+    running: Sequence[Trajectory],
+    bounds: Bounds | None = None,
 ) -> Predictor:
     if metric is Metric.loss:
         return LossPredictor(finished)
-    return RewardPredictor(finished, Bounds.of([*finished, *running]))
+    return RewardPredictor(finished, bounds or Bounds.of([*finished, *running]))
 
 
 def look_ahead(
@@ -112,28 +118,46 @@ def look_ahead(
     rule: Rule,
     predictors: dict[str, Predictor] | None = None,
     ended: Sequence[Trajectory] = (),
+    bounds: Bounds | None = None,
 ) -> list[Outlook]:
     """One outlook per running cell, from it, the cells beside it, and `finished` runs of its sweep.
 
     `predictors` overrides, by run id, which predictor is asked; `ended` are all runs that ended, diverged
-    ones included, when those are more than the finished.
+    ones included, when those are more than the finished. `bounds` are of a reward, inferred if not given.
     """
-    shared = None if predictors else build_predictor(metric, finished, running)
+    shared = None if predictors else build_predictor(metric, finished, running, bounds)
+    rate = base_rate(ended or finished)
+    lost = {run.run_id: diverges(signed(run, metric), rate) for run in running}
     mixtures: dict[str, Mixture | str] = {}
     for run in running:
         predictor = predictors[run.run_id] if predictors else shared
         assert predictor is not None
-        mixtures[run.run_id] = predictor.predict(run)
+        chance = lost[run.run_id]
+        mixtures[run.run_id] = (
+            predictor.predict(run) if chance <= LOST else f"diverges with probability {chance:.3f}"
+        )
     drawn = {
         run.run_id: Drawn.of(metric.sign * found.draws(rule.seed, number))
         for number, run in enumerate(running)
         if not isinstance(found := mixtures[run.run_id], str)
     }
-    rate = base_rate(ended or finished)
     return [
-        outlook(run, mixtures[run.run_id], drawn, rivals(run, running, finished, rule), metric, rule, rate)
+        outlook(
+            run,
+            mixtures[run.run_id],
+            drawn,
+            rivals(run, running, finished, rule),
+            metric,
+            rule,
+            lost[run.run_id],
+        )
         for run in running
     ]
+
+
+def signed(run: Trajectory, metric: Metric) -> Trajectory:
+    """With lower values better."""
+    return replace(run, values=metric.sign * run.values)
 
 
 def rivals(
@@ -158,11 +182,9 @@ def outlook(
     against: tuple[list[Trajectory], list[Trajectory]],
     metric: Metric,
     rule: Rule,
-    rate: float,
+    lost: float,
 ) -> Outlook:
     beside, finished = against
-    signed = Trajectory(**{**vars(run), "values": metric.sign * run.values})
-    lost = diverges(signed, rate)
     mine = drawn.get(run.run_id)
     final = interval = None
     chance, best, best_id = None, None, ""

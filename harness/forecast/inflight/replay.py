@@ -21,6 +21,7 @@ from harness.forecast.inflight.outlook import (
     look_ahead,
     same_budget,
 )
+from harness.forecast.inflight.reward import Bounds
 from harness.forecast.inflight.trajectory import SAME_BUDGET, Metric, Trajectory
 
 SHARES = (0.1, 0.25, 0.5)
@@ -129,6 +130,7 @@ def replay(
     lenders: LendersOf,
     shares: Sequence[float] = SHARES,
     progress: Callable[[str, int, int], None] = lambda *_: None,
+    bounds: Bounds | None = None,
 ) -> Replay:
     """Every run of every sweep among `runs`, cheapest first. Runs of one budget go side by side.
 
@@ -143,7 +145,7 @@ def replay(
         predictors: dict[tuple[str, ...], Predictor] = {}
         for number, group in enumerate(groups := side_by_side(mine)):
             progress(f"replay {sweep}".strip(), number, len(groups))
-            looks += replay_group(group, mine, metric, rule, lenders, shares, predictors)
+            looks += replay_group(group, mine, metric, rule, lenders, shares, predictors, bounds)
     return Replay(metric=metric, rule=rule, lenders=lenders, runs=tuple(ended), looks=tuple(looks))
 
 
@@ -166,6 +168,7 @@ def replay_group(
     lenders: LendersOf,
     shares: Sequence[float],
     predictors: dict[tuple[str, ...], Predictor],
+    bounds: Bounds | None,
 ) -> list[Look]:
     before = [run for run in sweep if run.budget * SAME_BUDGET < group[0].budget]
     asked: dict[str, Predictor] = {}
@@ -173,7 +176,8 @@ def replay_group(
         lending = [one for one in lend_to(run, sweep, before, lenders) if one.final is not None]
         key = tuple(one.run_id for one in lending)
         if key not in predictors:
-            predictors[key] = build_predictor(metric, lending, [one.until(min(shares)) for one in group])
+            begun = [one.until(min(shares)) for one in group]
+            predictors[key] = build_predictor(metric, lending, begun, bounds)
         asked[run.run_id] = predictors[key]
     found: list[Look] = []
     for share in shares:

@@ -14,6 +14,7 @@ from functools import cache
 
 import numpy as np
 
+from harness.errors import WrongInput
 from harness.forecast.inflight.gaussian import wander
 from harness.forecast.inflight.mixture import Mixture
 from harness.forecast.inflight.trajectory import Trajectory, row_noise
@@ -32,6 +33,10 @@ STRAY = (0.0, 0.02, 0.06)
 OPEN = 0.25
 """Weight of shapes that no finished run had."""
 
+RISEN = 3.0
+"""Standard errors above which a rise is no noise: before that only finished runs know where a reward is
+heading."""
+
 SETTLED = 0.05
 """The last share of a run, over which its result is the mean."""
 
@@ -43,9 +48,21 @@ class Bounds:
     low: float
     high: float
 
+    def __post_init__(self) -> None:
+        if not -math.inf < self.low < self.high < math.inf:
+            raise WrongInput(f"bounds=[{self.low:g},{self.high:g}] must be two numbers, the lower first")
+
     @property
     def width(self) -> float:
         return self.high - self.low
+
+    def hold(self, runs: Sequence[Trajectory]) -> None:
+        """Raises WrongInput when a reward lies outside."""
+        for run in runs:
+            if ((run.values < self.low) | (run.values > self.high)).any():
+                low, high = np.nanmin(run.values), np.nanmax(run.values)
+                said = f"bounds=[{self.low:g},{self.high:g}]"
+                raise WrongInput(f"{said}: the rewards of {run.run_id!r} lie in [{low:g}, {high:g}]")
 
     @classmethod
     def of(cls, runs: Sequence[Trajectory]) -> Bounds:
@@ -100,8 +117,22 @@ class RewardPredictor:
         found = posterior(run, self.prior, self.level, self.bounds)
         if found is None:
             return f"fewer than {FEWEST_ROWS} rows"
+        if not self.lenders and not has_risen(run):
+            return "it has not risen above its noise, and no finished run says when it will"
         within = (self.bounds.low, self.bounds.high)
         return Mixture(found.ends, found.variances, found.weights, self.lenders, within)
+
+
+def has_risen(run: Trajectory) -> bool:
+    """Whether the last quarter of the rows lies above the first, or above the first twelfth: some rise at
+    once."""
+    _, values, noise = binned(run)
+    late = values[-(len(values) // 4) :]
+    for early in (values[: len(values) // 4], values[: len(values) // 12]):
+        error = noise * math.sqrt(1 / len(early) + 1 / len(late))
+        if late.mean() - early.mean() > RISEN * error:
+            return True
+    return False
 
 
 @dataclass(frozen=True)

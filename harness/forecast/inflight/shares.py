@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from harness.forecast.inflight.gaussian import end_given, wander
-from harness.forecast.inflight.lenders import GROWTH_ERROR, NEAREST, STRAY, spread
+from harness.forecast.inflight.gaussian import end_given
+from harness.forecast.inflight.lenders import (
+    GROWTH_ERROR,
+    NEAREST,
+    SLOWING,
+    STRAY,
+    TRIED_SHARES,
+    Walk,
+    spread,
+)
 from harness.forecast.inflight.mixture import Mixture
 from harness.forecast.inflight.trajectory import Positions, Trajectory, nearest, row_noise
 from harness.laws.surfaces import Floats
@@ -32,13 +41,13 @@ NEIGHBOURHOOD = 0.02
 
 
 class EqualShares:
-    """The finished runs of one sweep without schedules. `stray` is how far they stray from each other."""
+    """The finished runs of one sweep without schedules. `walk` is how they stray from each other."""
 
     def __init__(self, finished: Sequence[Trajectory]) -> None:
         self.lenders = [
             run for run in spread(finished) if run.final is not None and len(run.rows(ROWS, FIRST)) > 4
         ]
-        self.stray = likeliest_stray(self.lenders)
+        self.walk = trained(self.lenders)
 
     def __len__(self) -> int:
         return len(self.lenders)
@@ -48,32 +57,55 @@ class EqualShares:
         if not len(at):
             return None
         near = nearest(run, self.lenders, NEAREST)
-        ends = [from_one(run, at, lender, self.stray) for lender in near]
+        ends = [from_one(run, at, lender, self.walk) for lender in near]
         means, variances = np.array([e for e, _ in ends]), np.array([v for _, v in ends])
         equal = np.full(len(near), 1 / len(near))
         return Mixture(means, variances, equal, tuple(one.run_id for one in near))
 
 
-def likeliest_stray(runs: Sequence[Trajectory]) -> float:
-    """How far runs stray from their nearest neighbours; the first of `STRAYS` where there are no two."""
+def trained(runs: Sequence[Trajectory]) -> Walk:
+    """How runs stray from their nearest neighbours: for each slowing the likeliest stray, and of those the
+    one by which their ends are predicted best."""
     some = runs[:: max(1, len(runs) // PAIRED)]
     pairs = [(one, other) for one in some for other in nearest(one, runs, 3) if one is not other]
-    return max(STRAYS, key=lambda stray: sum(log_density(one, other, stray) for one, other in pairs))
+    likeliest = []
+    for slowing in SLOWING:
+        walks = [Walk(stray, slowing) for stray in STRAYS]
+        likeliest.append(min((ends(pairs, walk) for walk in walks), key=lambda tried: tried.surprise))
+    return min(likeliest, key=lambda tried: tried.error).walk
 
 
-def log_density(run: Trajectory, lender: Trajectory, stray: float) -> float:
-    """Of a finished run's end given another run, seen from a quarter and from half of it."""
-    found = 0.0
-    for share in (0.25, 0.5):
-        begun = run.until(share)
-        at = begun.rows(ROWS, FIRST)
-        if len(at):
-            end, variance = from_one(begun, at, lender, stray)
-            found -= 0.5 * ((run.result - end) ** 2 / variance + math.log(variance))
-    return found
+@dataclass(frozen=True)
+class Tried:
+    """What a walk says of finished runs, each from one other at some shares: misses and variances [n]."""
+
+    walk: Walk
+    misses: Floats
+    variances: Floats
+
+    @property
+    def surprise(self) -> float:
+        """Minus twice the log density, but for a constant."""
+        return float((self.misses**2 / self.variances + np.log(self.variances)).sum())
+
+    @property
+    def error(self) -> float:
+        return float(np.abs(self.misses).sum())
 
 
-def from_one(run: Trajectory, at: Positions, lender: Trajectory, stray: float) -> tuple[float, float]:
+def ends(pairs: Sequence[tuple[Trajectory, Trajectory]], walk: Walk) -> Tried:
+    found = []
+    for run, lender in pairs:
+        for share in TRIED_SHARES:
+            begun = run.until(share)
+            at = begun.rows(ROWS, FIRST)
+            if len(at):
+                end, variance = from_one(begun, at, lender, walk)
+                found.append((run.result - end, variance))
+    return Tried(walk, *np.array(found).reshape(-1, 2).T)
+
+
+def from_one(run: Trajectory, at: Positions, lender: Trajectory, walk: Walk) -> tuple[float, float]:
     """Mean and variance of the result."""
     shares = np.append(run.steps[at] / run.end, 1.0)
     fold = math.log(run.params / lender.params) if run.params and lender.params else 0.0
@@ -83,9 +115,9 @@ def from_one(run: Trajectory, at: Positions, lender: Trajectory, stray: float) -
     ahead = grown * (smooth(lender, shares) - lender.result)
     fall = max(grown * float(smooth(lender, np.array([0.1]))[0] - lender.result), 1e-12)
     noise = row_noise(run.values[at]) + 1e-3 * fall
-    walk = wander(shares, stray * fall)
+    covariance = walk.covariance(shares, fall)
     end, variance = end_given(
-        run.values[at], ahead[None], [(ahead[None], np.array([deviation]))], walk, noise, fall
+        run.values[at], ahead[None], [(ahead[None], np.array([deviation]))], covariance, noise, fall
     )
     return float(end[0]), float(variance[0]) + noise**2
 

@@ -16,7 +16,7 @@ from harness.errors import CannotAnswer, WrongInput
 from harness.forecast.inflight.reward import settled
 from harness.forecast.inflight.trajectory import Metric, Schedule, Trajectory
 from harness.laws.cells import fault_of, value_of
-from harness.laws.columns import mapped, need
+from harness.laws.columns import SHOWN_COLUMNS, mapped, need
 from harness.laws.filters import parse_filter
 from harness.laws.sources.source import load
 from harness.laws.sources.table import Cells
@@ -36,25 +36,31 @@ def read_trajectories(
     columns: Mapping[str, str] = {},
     runs: Path | None = None,
     by: str | None = None,
+    until: float | None = None,
 ) -> list[Trajectory]:
-    """Every run of the table with at least four rows, as it ended.
+    """Every run of the table with at least four rows, as it ended; a table without run_id is one run.
 
-    A row with `horizon` beyond the run's last step says that it still runs. `by` names the column whose
-    values are sweeps of their own. Raises WrongInput for columns that are not there, steps that do not
-    increase or losses that are not positive, CannotAnswer when no run is left.
+    A row with `horizon` (`until` where it says none) beyond the run's last step says that it still runs. `by`
+    names the column whose values are sweeps of their own. Raises WrongInput for columns that are not there,
+    steps that do not increase or losses that are not positive, CannotAnswer when no run is left.
     """
     filters = [parse_filter(text) for text in where]
     table = mapped(load(path), columns, ("step", "lr", metric.value, HORIZON))
-    need(table, ("run_id", "step", metric.value, *(f.column for f in filters)))
+    if metric.value not in table.columns:
+        there = ", ".join(table.columns[:SHOWN_COLUMNS])
+        name = f"columns={{{metric.value}: ITS_NAME}}"
+        raise WrongInput(f"{path} has no column {metric.value!r}; there are {there}; name it: {name}")
+    need(table, ("step", *(f.column for f in filters)))
     kept, _ = filtered(table, filters)
     by_run: dict[str, list[Cells]] = {}
     for _, cells in kept:
-        by_run.setdefault(cells["run_id"], []).append(cells)
+        if cells[metric.value]:  # a row of something else has none; a loss that is gone is nan
+            by_run.setdefault(cells.get("run_id", path.stem), []).append(cells)
     about = about_runs(path, runs)
     if by is not None and not any(by in cells for cells in (*table.rows[:1], *about.values())):
         raise WrongInput(f"by={by}: neither {path} nor a table of its runs has that column")
     found = [
-        trajectory(path, name, rows, about.get(name, {}), metric, by)
+        trajectory(path, name, rows, about.get(name, {}), metric, by, until)
         for name, rows in by_run.items()
         if len(rows) >= FEWEST
     ]
@@ -74,7 +80,13 @@ def about_runs(path: Path, runs: Path | None) -> dict[str, Cells]:
 
 
 def trajectory(
-    path: Path, name: str, rows: Sequence[Cells], about: Cells, metric: Metric, by: str | None
+    path: Path,
+    name: str,
+    rows: Sequence[Cells],
+    about: Cells,
+    metric: Metric,
+    by: str | None,
+    until: float | None,
 ) -> Trajectory:
     steps, values = (
         np.array([value_of(cells, column) for cells in rows]) for column in ("step", metric.value)
@@ -85,7 +97,7 @@ def trajectory(
             f"{path}: {name!r} has a loss that is not positive; correct it, or use metric=reward"
         )
     params = first_positive([rows[0], about], SIZES)
-    horizon = first_positive([rows[-1]], (HORIZON,))
+    horizon = first_positive([rows[-1]], (HORIZON,)) or until
     end = float(steps[-1]) if horizon is None else horizon
     running = end > steps[-1] * (1 + 1e-9)
     lost = fault_of({**about, **rows[-1]}) == "diverged" or not math.isfinite(values[-1])
@@ -110,6 +122,10 @@ def refuse_disorder(path: Path, name: str, rows: Sequence[Cells], steps: Floats)
     if len(kinds := sorted({cells.get("kind", "") for cells in rows})) > 1:
         raise WrongInput(
             f"{path}: {name!r} has rows of kind {', '.join(kinds)}; choose: 'where=[\"kind={kinds[-1]}\"]'"
+        )
+    if not np.isfinite(steps).any():
+        raise WrongInput(
+            f"{path}: {name!r} has no steps; name what stands for them: columns={{step: ITS_NAME}}"
         )
     if not (np.isfinite(steps).all() and (np.diff(steps) > 0).all() and steps[0] >= 0):
         raise WrongInput(f"{path}: the steps of {name!r} must be numbers that increase")

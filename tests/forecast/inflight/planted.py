@@ -44,14 +44,21 @@ def loss_run(
     )
 
 
-def reward_run(name: str, seed: int, rows: int = 400) -> Trajectory:
+def reward_run(
+    name: str, seed: int, rows: int = 400, late: bool = False, collapses: float | None = None
+) -> Trajectory:
     """A rate in [0, 1] on a sigmoid in progress, with the binomial noise of 128 prompts a row and an
-    autoregressive wander."""
+    autoregressive wander. `late`: it stays where it begins for long, then rises steeply. From the share
+    `collapses` on it falls back to where it began."""
     rng = np.random.default_rng(seed)
     start, plateau = rng.uniform(0.02, 0.25), rng.uniform(0.4, 0.9)
     middle, steep = np.exp(rng.uniform(np.log(0.02), np.log(0.4))), rng.uniform(1.0, 3.0)
+    if late:
+        middle, steep = rng.uniform(0.3, 0.8), rng.uniform(3.0, 6.0)
     x = np.arange(1, rows + 1) / rows
     mean = start + (plateau - start) / (1 + (middle / x) ** steep)
+    if collapses is not None:
+        mean = start + (mean - start) * np.exp(-np.maximum(x - collapses, 0.0) / 0.05)
     wander = np.zeros(rows)
     for at in range(1, rows):
         wander[at] = 0.9 * wander[at - 1] + 0.004 * rng.standard_normal()

@@ -42,12 +42,29 @@ def test_a_curve_that_rises_and_stays_up_diverges():
     assert diverges(curve(np.append(values, np.nan)), 0.02) == 1.0
 
 
+def test_a_flat_noisy_curve_does_not_diverge():
+    """Nor one that wanders: of many medians the lowest is lucky."""
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        wander = np.zeros(80)
+        for at in range(1, 80):
+            wander[at] = 0.9 * wander[at - 1] + 0.004 * rng.standard_normal()
+        assert diverges(curve(0.8 + wander + 0.03 * rng.standard_normal(80)), 0.5) < 0.95, seed
+
+
+def test_a_rise_that_lasts_says_more_than_a_spike():
+    values = falling()
+    spike, lasting = (values + np.where(np.arange(100) >= since, 0.8, 0.0) for since in (95, 75))
+    assert diverges(curve(spike), 0.02) < diverges(curve(lasting), 0.02)
+    assert diverges(curve(lasting), 0.02) > 0.99
+
+
 def test_the_base_rate_counts_runs_that_ended_badly():
     good = curve(falling())
     bad = replace(good, diverged=True)
-    assert base_rate([]) == 0.5
-    assert base_rate([good] * 9) == pytest.approx(0.05)
-    assert base_rate([good, bad, bad]) == pytest.approx(2.5 / 4)
+    assert base_rate([]) == 0.05
+    assert base_rate([good] * 90) == pytest.approx(0.005)
+    assert base_rate([good, bad, bad]) == pytest.approx(2.5 / 13)
 
 
 def test_none_of_many_equals_is_killed():
