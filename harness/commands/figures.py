@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.config import task_overrides
+from harness.errors import WrongInput
 from harness.runs import write_text
+
+SUFFIX = ".svg"
 
 
 def typed(verb: str, *more: str, without: tuple[str, ...] = ()) -> str:
@@ -17,7 +20,9 @@ def typed(verb: str, *more: str, without: tuple[str, ...] = ()) -> str:
 
 
 def write_figure(path: str, svg: str, command: str) -> dict[str, Any]:
-    """What JSON says of a figure once it is written."""
+    """What JSON says of a figure once it is written. Raises WrongInput for a name of another format."""
+    if Path(path).suffix != SUFFIX:
+        raise WrongInput(f"figure={path}: figures are SVG text; give a name that ends in {SUFFIX}")
     write_text(Path(path), svg)
     return {"path": path, "command": command}
 

@@ -23,6 +23,7 @@ def table(tmp_path):
     [
         ["forecast", "params=4e5", "tokens=3e8", "forecast.bootstraps=50", "seal=bet $1.json"],
         ["fit", "fit.bootstraps=0"],
+        ["backtest", "holdout_ratio=4", "forecast.bootstraps=50"],
     ],
 )
 def test_the_command_under_a_figure_draws_it_again(harness, table, tmp_path, words):
@@ -33,6 +34,11 @@ def test_the_command_under_a_figure_draws_it_again(harness, table, tmp_path, wor
     [line] = [line for line in said.splitlines() if line.startswith("figure f.svg: ")]
     harness(*shlex.split(line.removeprefix("figure f.svg: "))[1:], cwd=tmp_path)
     assert (tmp_path / "f.svg").read_text() == drawn and "figure=f.svg" in drawn
+
+
+def test_a_figure_of_another_format_is_refused(harness, table, tmp_path):
+    done = harness("fit", "fit.bootstraps=0", "runs=runs.csv", "figure=f.png", cwd=tmp_path)
+    assert done.returncode == 2 and "ends in .svg" in done.stderr and not (tmp_path / "f.png").exists()
 
 
 def test_a_seal_whose_runs_have_changed_is_shown_and_says_so(harness, table, tmp_path):
