@@ -50,9 +50,10 @@ class Horizon:
 
 
 def build_horizon(config: HorizonConfig, shape: ModelShape) -> Horizon:
-    """Rounds to the nearest whole step (at least one); the batch must hold whole sequences.
+    """Rounds to the nearest whole step; the batch must hold whole sequences.
 
-    Raises WrongInput when no horizon is given or the batch is not a multiple of the context.
+    Raises WrongInput when no horizon is given, the batch is not a multiple of the context, or the horizon is
+    less than half a step: one step would be many times what was asked for.
     """
     if config.batch_tokens % shape.context:
         raise WrongInput(
@@ -60,8 +61,14 @@ def build_horizon(config: HorizonConfig, shape: ModelShape) -> Horizon:
             f"({shape.context} tokens); use {round_to(config.batch_tokens, shape.context)}"
         )
     tokens = wanted_tokens(config, shape)
+    steps = round(tokens / config.batch_tokens)
+    if steps < 1:
+        raise WrongInput(
+            f"the horizon is {tokens:,.0f} tokens, less than half a step; train for more than "
+            f"horizon.batch_tokens={config.batch_tokens}, or lower that"
+        )
     return Horizon(
-        steps=max(1, round(tokens / config.batch_tokens)),
+        steps=steps,
         batch_sequences=config.batch_tokens // shape.context,
         context=shape.context,
     )

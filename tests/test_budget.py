@@ -32,6 +32,12 @@ def test_no_horizon_is_refused():
         build_horizon(HorizonConfig(batch_tokens=512), SHAPE)
 
 
+def test_less_than_half_a_step_is_refused():
+    assert build_horizon(HorizonConfig(batch_tokens=512, tokens=300), SHAPE).steps == 1
+    with pytest.raises(WrongInput, match="horizon is 12 tokens, less than half a step"):
+        build_horizon(HorizonConfig(batch_tokens=512, flops=12.0 * SHAPE.flops_per_token.training), SHAPE)
+
+
 def test_a_batch_of_broken_sequences_is_refused():
     with pytest.raises(WrongInput, match="multiple of the context"):
         build_horizon(HorizonConfig(batch_tokens=500, tokens=10_000), SHAPE)

@@ -113,7 +113,7 @@ def test_each_run_of_a_multirun_has_threads_of_its_own(typed, tmp_path):
         ("plan", ['sweep.axes=["group=a,b"]', "horizon.tokens=512"], 2, "one group"),
         (
             "plan",
-            ['sweep.axes=["horizon.batch_tokens=3_200_000"]', "horizon.tokens=512"],
+            ['sweep.axes=["horizon.batch_tokens=3_200_000"]', "horizon.tokens=3_200_000"],
             1,
             "than one batch",
         ),
