@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kernels.attention import backward as shipped_backward
 from kernels.attention import forward as shipped_forward
+from kernels.attention.api import DTYPES, HEAD_DIMS
 from kernels.attention.problem import Documents, Options, documents_of_ids
 from kernels.attention.reference import reference_attention, visible
 from kernels.attention.tuning import Tile
@@ -33,7 +34,8 @@ class Layout(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """One call: sizes, features, layouts of q, k, v and dout, and tiles that need not be equal."""
+    """One call: sizes, features, layouts of q, k, v and dout, and tiles that need not be equal; None for
+    those of the card."""
 
     B: int = 1
     H: int = 2
@@ -48,7 +50,7 @@ class Case:
     lengths: tuple[int, ...] | None = None
     sink: bool = False
     layouts: tuple[Layout, Layout, Layout, Layout] = (Layout.heads_first,) * 4
-    tile: tuple[int, int] = (32, 16)
+    tile: tuple[int, int] | None = (32, 16)
     seed: int = 0
 
     @property
@@ -56,8 +58,10 @@ class Case:
         return Options(causal=self.causal, window=self.window, scale=1.3 * self.D**-0.5, softcap=self.softcap)
 
     @property
-    def tiles(self) -> tuple[Tile, Tile, Tile]:
+    def tiles(self) -> tuple[Tile | None, Tile | None, Tile | None]:
         """Of the forward, dK/dV and dQ."""
+        if self.tile is None:
+            return None, None, None
         rows, columns = self.tile
         return Tile(rows, columns, 4, 1), Tile(columns, rows, 4, 1), Tile(rows, columns, 4, 1)
 
@@ -184,11 +188,16 @@ def eager_errors(case: Case, device: str) -> tuple[float, ...]:
     errors of a backward have long tails."""
     fewest = case.B * case.D * min(case.H * case.T_q, case.K * case.T_k)
     found = [0.0] * len(NAMES)
-    for draw in range(max(DRAWS, min(MANY_DRAWS, NUMBERS // fewest))):
+    for draw in range(draws_for(fewest)):
         drawn = make_inputs(replace(case, seed=case.seed + draw * 1000), device)
         rough, exact = (_by_reference(case, drawn, dtype) for dtype in (case.dtype, torch.float64))
         found = [max(e, largest_error(a, b)) for e, a, b in zip(found, rough, exact, strict=True)]
     return tuple(found)
+
+
+def draws_for(fewest: int) -> int:
+    """Of inputs whose smallest tensor has so many numbers."""
+    return max(DRAWS, min(MANY_DRAWS, NUMBERS // fewest))
 
 
 def noise_floors(case: Case, given: Inputs) -> tuple[float, ...]:
@@ -249,6 +258,19 @@ CASES = (
     ),
 )  # fmt: skip
 """Few and small, chosen so that every single-line mutant of the kernels fails one (tests/kernels)."""
+
+
+def shipped_cases(tokens: int) -> list[Case]:
+    """Every head dimension and type with the tiles of the card, without features and with all of them."""
+    plain = Case(T_q=tokens, T_k=tokens, tile=None)
+    half = tokens // 2
+    featured = replace(
+        plain, H=4, K=2, lengths=(half, 1, tokens - half - 1), window=half - 3, softcap=5.0, sink=True,
+        layouts=STRIDED,
+    )  # fmt: skip
+    return [
+        replace(case, D=D, dtype=dtype) for D, dtype, case in product(HEAD_DIMS, DTYPES, (plain, featured))
+    ]
 
 
 def grid() -> list[Case]:

@@ -44,9 +44,10 @@ def alone(toy_root, tmp_path_factory) -> RunDirectory:
     return run
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_train_what_one_trains(planned_run, alone, strategy):
-    run = planned_run("horizon.tokens=51_200", f"hardware.strategy={strategy}", ACCUMULATE)
+@pytest.mark.parametrize(("strategy", "loss"), [("ddp", "full"), ("fsdp", "chunked")])
+def test_two_processes_train_what_one_trains(planned_run, alone, strategy, loss):
+    """The chunked loss reads the head's weight, which fsdp shards, without calling the head."""
+    run = planned_run("horizon.tokens=51_200", f"hardware.strategy={strategy}", f"loss={loss}", ACCUMULATE)
     assert train_together(run) == [(0, ""), (0, "")]
     assert_close(run, alone)
     record = run.record()

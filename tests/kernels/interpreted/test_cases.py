@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kernels.attention.backward import launch_backward, launch_delta
 from kernels.attention.forward import launch_forward
 from kernels.interpreter import faithful_interpreter
-from kernels.testing import CASES, Case, Layout, failures, make_inputs
+from kernels.testing import CASES, Case, Layout, failures, make_inputs, shipped_cases
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -20,9 +20,9 @@ def test_within_the_error_budget(case: Case) -> None:
     assert failures(case) == []
 
 
-@pytest.mark.parametrize("D", [16, 32, 48, 64, 96, 128, 192, 256])
-def test_every_head_dim(D: int) -> None:
-    assert failures(Case(T_q=17, T_k=17, H=1, D=D, dtype=torch.bfloat16)) == []
+@pytest.mark.parametrize("case", shipped_cases(tokens=23), ids=str)
+def test_every_head_dim_and_type(case: Case) -> None:
+    assert failures(case) == []
 
 
 @st.composite
