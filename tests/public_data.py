@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.laws.collect import collect
 from harness.laws.config import LossUnit, ParamsKind
-from harness.laws.observations import FLOPS_6ND, Observations, Row, collect
+from harness.laws.observations import FLOPS_6ND, Observations, Row
 
 ROOT = Path(__file__).resolve().parents[1]
 

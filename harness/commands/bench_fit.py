@@ -12,11 +12,12 @@ import numpy as np
 
 from harness.commands.reference import BOOTSTRAPS, Gradients, Rows, build_objective, descend, grid, refit
 from harness.laws.bootstrap import drawn, resample
+from harness.laws.collect import collect
 from harness.laws.config import LawConfig, LossUnit, ParamsKind, Resampling
 from harness.laws.expansion import Floats
 from harness.laws.fit import solve
 from harness.laws.forms.chinchilla import ALPHA
-from harness.laws.observations import FLOPS_6ND, Observations, Row, collect
+from harness.laws.observations import FLOPS_6ND, Observations, Row
 
 PLANTED = {"A": 482.0, "B": 2085.4, "E": 1.817, "alpha": 0.348, "beta": 0.366}
 """The law that Besiroglu et al. 2404.10102 find in the Chinchilla runs."""

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from harness.forecast.inflight.trajectory import Trajectory
-from harness.laws.identify import Check, grade
+from harness.laws.checks import Check, grade
 from harness.laws.observations import SAME_SIZE, Observations, levels
 from harness.laws.surfaces import Floats
 

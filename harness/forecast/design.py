@@ -22,7 +22,8 @@ import numpy as np
 from harness.errors import CannotAnswer
 from harness.forecast.ensemble import NEAR, Ensemble, excess
 from harness.laws.forms.form import Rows
-from harness.laws.solve import FormSurface, Response, Solution
+from harness.laws.objective import FormSurface, Response
+from harness.laws.solve import Solution
 from harness.laws.surfaces import Flags, Floats
 
 COST_POWERS = (1.0, 0.5, 0.0)

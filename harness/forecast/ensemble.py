@@ -17,8 +17,9 @@ import numpy as np
 from harness.errors import CannotAnswer
 from harness.laws.forms.ces import CES, CES_FOURTH_ROOT, CES_SQUARE_ROOT
 from harness.laws.forms.form import FLOOR, Form
+from harness.laws.objective import Objective
 from harness.laws.observations import Observations, levels
-from harness.laws.solve import Objective, Solution, solve_form
+from harness.laws.solve import Solution, solve_form
 from harness.laws.surfaces import Flags, Floats
 
 NEAR = 0.05

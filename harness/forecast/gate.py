@@ -16,8 +16,9 @@ from harness.forecast.repetition import NEW_EPOCHS
 from harness.forecast.tuning import check_tuning
 from harness.laws.alternatives import SAME_BUDGET
 from harness.laws.approaches.slices import SliceFault, find_slices
+from harness.laws.checks import Check, Grade, grade
 from harness.laws.fit import Fit
-from harness.laws.identify import FASTEST_EXPONENT, Check, Grade, check_curvature, grade
+from harness.laws.identify import FASTEST_EXPONENT, check_curvature
 from harness.laws.observations import Observations, levels
 from harness.laws.surfaces import Floats
 

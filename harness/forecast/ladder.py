@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from harness.laws.alternatives import SAME_BUDGET
+from harness.laws.checks import Check, grade
 from harness.laws.forms.form import Form
 from harness.laws.forms.ladder import LADDER, LADDER_FOURTH_ROOT, LADDER_SQUARE_ROOT
-from harness.laws.identify import FLATTEST_DESIGN, Check, grade
+from harness.laws.identify import FLATTEST_DESIGN
 from harness.laws.observations import Observations, levels
 from harness.laws.surfaces import Floats
 

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from harness.forecast.engine import Engine, Target
+from harness.laws.checks import Check, Grade, grade
 from harness.laws.config import LawConfig, LawName
 from harness.laws.fit import FitStatus, fit_law
 from harness.laws.forms.repetition import worth
-from harness.laws.identify import Check, Grade, grade
 from harness.laws.observations import Observations
 
 PUBLISHED = {"R_D*": 15.387756, "R_N*": 5.309743}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.laws.identify import Check, grade
+from harness.laws.checks import Check, grade
 from harness.laws.observations import Observations
 from harness.laws.responses.rungs import Edge, Rung, rungs
 from harness.laws.responses.trials import trials_of

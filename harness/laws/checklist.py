@@ -17,11 +17,13 @@ import numpy as np
 
 from harness.laws import newton
 from harness.laws.alternatives import SAME_BUDGET
+from harness.laws.collect import summary
 from harness.laws.config import FitConfig, IntervalMethod, LawConfig, LossFunction, ParamsKind
 from harness.laws.fit import Fit
-from harness.laws.observations import Observations, cells, levels, summary
+from harness.laws.objective import objective_of
+from harness.laws.observations import Observations, cells, levels
 from harness.laws.seeds import seed_noise
-from harness.laws.solve import initialisation, objective_of
+from harness.laws.solve import initialisation
 from harness.laws.surfaces import Floats
 
 FORM, SETUP, EXTRACTION, FITTING = "form", "training setup", "data extraction", "fitting"

@@ -17,7 +17,7 @@ from harness.errors import WrongInput
 from harness.laws.fit import Fit, fit_form
 from harness.laws.forms.form import Form, Rows, amplitude, exponent, irreducible
 from harness.laws.forms.starts import projected
-from harness.laws.solve import Objective
+from harness.laws.objective import Objective
 from harness.laws.surfaces import Floats
 
 Steps = npt.NDArray[np.integer]

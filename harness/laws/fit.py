@@ -11,18 +11,21 @@ from typing import Any
 import numpy as np
 
 from harness.laws.bootstrap import Replicates, finite, resample
+from harness.laws.bounds import Boundary, boundaries
+from harness.laws.checks import Check, Grade
 from harness.laws.config import LawConfig, Resampling
 from harness.laws.conventions import SIX_ND, TokenCost
 from harness.laws.figures import parameter
 from harness.laws.forms.catalogue import FORMS
 from harness.laws.forms.form import Form, RowNumbers, predict
 from harness.laws.forms.optimum import optimum
-from harness.laws.identify import Boundary, Check, Grade, boundaries, identify
+from harness.laws.identify import identify
+from harness.laws.objective import Objective, objective_of
 from harness.laws.observations import FLOPS_6ND, Observations
 from harness.laws.precision import UNDETERMINED, check_allocation, check_parameters
 from harness.laws.profile import Profile, covariance, profile
 from harness.laws.seeds import SeedNoise, seed_noise
-from harness.laws.solve import Objective, Solution, objective_of, solve_form
+from harness.laws.solve import Solution, solve_form
 from harness.laws.surfaces import Floats
 from harness.runs import Skipped
 

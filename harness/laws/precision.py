@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from harness.laws.bootstrap import finite
+from harness.laws.checks import Check, grade
 from harness.laws.figures import Figure, allocation_exponent, optimum_figures
-from harness.laws.identify import Check, grade
 from harness.laws.profile import standard_error
 from harness.laws.solve import Solution
 from harness.laws.surfaces import FLOPS_PER_PARAM_TOKEN

@@ -14,7 +14,8 @@ import numpy as np
 from harness.laws.bootstrap import Interval
 from harness.laws.figures import Figure
 from harness.laws.newton import Pull, minimise, objective
-from harness.laws.solve import STEP, Solution, likelihood_scale
+from harness.laws.objective import STEP
+from harness.laws.solve import Solution, likelihood_scale
 from harness.laws.surfaces import Floats
 
 OFFSETS = np.geomspace(0.3, 120.0, 13)

@@ -25,10 +25,11 @@ from harness.laws.cells import (
     row_of_cells,
     value_of,
 )
+from harness.laws.collect import collect, summary
 from harness.laws.columns import empty_params, mapped, need, params_column_of, with_body_and_head
 from harness.laws.config import ParamsKind
 from harness.laws.filters import Filter, first_refusal, parse_filter
-from harness.laws.observations import Observations, best_of_cell, collect, summary
+from harness.laws.observations import Observations, best_of_cell
 from harness.laws.sources.source import load
 from harness.laws.sources.table import Cells, Table
 from harness.laws.surfaces import Floats

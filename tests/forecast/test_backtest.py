@@ -17,9 +17,10 @@ from harness.forecast.ensemble import MEMBERS, excess, fit_ensemble, near_best
 from harness.forecast.gate import Verdict
 from harness.forecast.predict import predict
 from harness.forecast.rolling import Case, Rolling
+from harness.laws.collect import collect
 from harness.laws.config import LossUnit, ParamsKind
 from harness.laws.conventions import SIX_ND
-from harness.laws.observations import FLOPS_EXACT, Observations, Row, collect
+from harness.laws.observations import FLOPS_EXACT, Observations, Row
 from harness.laws.tables import observations_from_table
 
 from ..public_data import planted_sweep, public_table

@@ -12,9 +12,9 @@ from harness.forecast.gate import Verdict
 from harness.forecast.inflight.tables import read_trajectories
 from harness.forecast.inflight.trajectory import Metric, Schedule, Trajectory
 from harness.forecast.predict import predict
+from harness.laws.checks import Grade
 from harness.laws.config import LawConfig, ParamsKind
 from harness.laws.fit import fit_law
-from harness.laws.identify import Grade
 from harness.laws.tables import observations_from_table
 
 from ..public_data import planted_sweep, public_table

@@ -9,9 +9,10 @@ import pytest
 from harness.errors import CannotAnswer
 from harness.forecast.design import derivatives, design, extrapolation, joint_covariance, useful
 from harness.forecast.ensemble import fit_ensemble
+from harness.laws.collect import collect
 from harness.laws.config import LossUnit, ParamsKind
 from harness.laws.forms.chinchilla import CHINCHILLA
-from harness.laws.observations import FLOPS_EXACT, Row, collect
+from harness.laws.observations import FLOPS_EXACT, Row
 
 NOISE = 0.01
 

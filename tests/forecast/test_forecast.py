@@ -16,8 +16,9 @@ from harness.forecast.ensemble import MEMBERS
 from harness.forecast.gate import Verdict
 from harness.forecast.predict import Forecast, predict
 from harness.forecast.rolling import Case, Rolling, budgets, origins, rolling_origin
+from harness.laws.collect import collect
 from harness.laws.config import LossUnit, ParamsKind
-from harness.laws.observations import FLOPS_EXACT, Observations, Row, collect
+from harness.laws.observations import FLOPS_EXACT, Observations, Row
 from harness.laws.tables import observations_from_table
 
 from ..public_data import planted_sweep, public_table

@@ -12,9 +12,10 @@ from harness.forecast.config import ForecastConfig
 from harness.forecast.engine import Prediction, Target
 from harness.forecast.gate import Verdict, check_agreement, check_levels, check_reach, check_slices, soften
 from harness.forecast.predict import predict
+from harness.laws.checks import Check, Grade
+from harness.laws.collect import collect
 from harness.laws.config import LossUnit, ParamsKind
-from harness.laws.identify import Check, Grade
-from harness.laws.observations import FLOPS_EXACT, Observations, Row, collect
+from harness.laws.observations import FLOPS_EXACT, Observations, Row
 from harness.laws.tables import observations_from_table
 
 from ..public_data import planted_sweep, public_table

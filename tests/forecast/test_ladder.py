@@ -14,9 +14,10 @@ from harness.forecast.engine import Target, build_engine
 from harness.forecast.gate import Verdict
 from harness.forecast.ladder import find_ladder
 from harness.forecast.predict import bet_on
+from harness.laws.collect import collect
 from harness.laws.config import LossUnit, ParamsKind
 from harness.laws.forms.ladder import LADDER, LADDER_FOURTH_ROOT, LADDER_SQUARE_ROOT
-from harness.laws.observations import FLOPS_EXACT, Observations, Row, collect
+from harness.laws.observations import FLOPS_EXACT, Observations, Row
 from harness.laws.tables import observations_from_table
 
 from ..public_data import planted_sweep, public_table

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from harness.forecast.tuning import check_tuning
+from harness.laws.checks import Grade
+from harness.laws.collect import collect
 from harness.laws.config import LossUnit, ParamsKind
-from harness.laws.identify import Grade
-from harness.laws.observations import FLOPS_6ND, Observations, Row, best_of_cell, collect
+from harness.laws.observations import FLOPS_6ND, Observations, Row, best_of_cell
 
 RATES = 1e-3 * 2.0 ** np.arange(-2, 2.5, 0.5)
 CURVATURE = 0.02

@@ -11,11 +11,12 @@ import pytest
 
 from harness.errors import CannotAnswer
 from harness.laws.bootstrap import resample
+from harness.laws.collect import collect
 from harness.laws.config import FitConfig, LawConfig, LawName, LossFunction, ParamsKind, Resampling
 from harness.laws.fit import Fit, FitStatus, fit_law, solve
 from harness.laws.intervals import fit_json
 from harness.laws.newton import minimise, objective
-from harness.laws.observations import Observations, Row, collect
+from harness.laws.observations import Observations, Row
 from harness.laws.solve import best_of_starts
 from harness.laws.tables import BestOf, observations_from_table
 

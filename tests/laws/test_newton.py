@@ -9,7 +9,7 @@ import numpy as np
 from harness.laws.expansion import Expansion, Target
 from harness.laws.forms.catalogue import FORMS
 from harness.laws.newton import Problem, minimise, solve_damped
-from harness.laws.solve import FormSurface, Response
+from harness.laws.objective import FormSurface, Response
 
 
 @dataclass(frozen=True)

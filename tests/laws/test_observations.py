@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from harness.errors import CannotAnswer, WrongInput
+from harness.laws.collect import collect, summary
 from harness.laws.config import LossUnit, ParamsKind
 from harness.laws.filters import parse_filter
-from harness.laws.observations import Row, best_of_cell, collect, levels, summary
+from harness.laws.observations import Row, best_of_cell, levels
 from harness.laws.tables import BestOf, observations_from_table, read_columns
 from harness.runs import RunRecord, content_hash, write_json
 

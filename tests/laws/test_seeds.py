@@ -14,8 +14,9 @@ from harness.commands.fit import Settings, show_noise
 from harness.commands.observe import observe
 from harness.config import compose_all
 from harness.errors import CannotAnswer, WrongInput
+from harness.laws.collect import collect
 from harness.laws.config import LossUnit, ParamsKind
-from harness.laws.observations import FLOPS_6ND, Observations, Row, best_of_cell, collect
+from harness.laws.observations import FLOPS_6ND, Observations, Row, best_of_cell
 from harness.laws.seeds import SeedKind, SeedNoise, noise_floor, seed_noise
 
 INIT, DATA, VALIDATION = 0.004, 0.002, 0.0005

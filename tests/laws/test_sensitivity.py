@@ -16,6 +16,7 @@ from harness.commands.fit import Settings
 from harness.config import compose_all
 from harness.errors import CannotAnswer, WrongInput
 from harness.laws.alternatives import drop_rules
+from harness.laws.collect import collect
 from harness.laws.config import (
     FitConfig,
     FlopsKind,
@@ -27,7 +28,7 @@ from harness.laws.config import (
 )
 from harness.laws.conventions import token_cost
 from harness.laws.fit import fit_law
-from harness.laws.observations import FLOPS_GIVEN, Observations, Row, collect
+from harness.laws.observations import FLOPS_GIVEN, Observations, Row
 from harness.laws.sensitivity import NOT_FITTED, Refit, Sensitivity, sensitivity
 from harness.laws.tables import observations_from_table
 from harness.report.sensitivity import print_sensitivity, tornado_figure

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import CannotAnswer, WrongInput
-from harness.laws.observations import Observations, summary
+from harness.laws.collect import summary
+from harness.laws.observations import Observations
 from harness.laws.sources.mlflow import read_mlflow
 from harness.laws.sources.source import Source, load, source_of
 from harness.laws.tables import observations_from_table

@@ -14,7 +14,7 @@ from harness.laws.forms.form import Form, predict
 from harness.laws.forms.optimum import allocate, exponent_a, optimum
 from harness.laws.forms.skaling import SKALING
 from harness.laws.newton import Problem, Pull, expand, minimise
-from harness.laws.solve import FormSurface, Response
+from harness.laws.objective import FormSurface, Response
 
 EPOCH = {"A": 482.01, "B": 2085.43, "E": 1.8172, "alpha": 0.3478, "beta": 0.3658}
 UNROUNDED = {

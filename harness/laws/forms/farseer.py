@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.laws.forms.form import Form, Parameter, Rows
 from harness.laws.forms.starts import projected
-from harness.laws.solve import FormSurface, Response, respond
+from harness.laws.objective import FormSurface, Response, respond
 from harness.laws.surfaces import Floats
 
 DATA_EXPONENTS = np.linspace(0.1, 1.2, 12)

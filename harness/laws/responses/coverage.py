@@ -9,11 +9,11 @@ import numpy as np
 from harness.errors import CannotAnswer, WrongInput
 from harness.laws.config import FitConfig, LawName
 from harness.laws.forms.coverage import COVERAGE
+from harness.laws.objective import Objective, Response
 from harness.laws.responses.resample import refit, resample
 from harness.laws.responses.result import ResponseFit, bootstrap_json, require_cases
 from harness.laws.responses.source import Source, within
 from harness.laws.responses.step import fit_step
-from harness.laws.solve import Objective, Response
 from harness.laws.surfaces import Floats
 from harness.laws.tables import ColumnTable
 

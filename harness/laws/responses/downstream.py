@@ -17,11 +17,11 @@ from harness.laws.forms.accuracy import ACCURACY, ERROR
 from harness.laws.forms.chinchilla import CHINCHILLA
 from harness.laws.forms.form import RowNumbers
 from harness.laws.forms.overtrain import OVERTRAIN
+from harness.laws.objective import Objective, Response, objective_of
 from harness.laws.responses.resample import resample
 from harness.laws.responses.result import ResponseFit, bootstrap_json
 from harness.laws.responses.source import Source, run_numbers, within
 from harness.laws.responses.step import Step, close, fit_step
-from harness.laws.solve import Objective, Response, objective_of
 from harness.laws.surfaces import Floats
 from harness.laws.tables import ColumnTable
 

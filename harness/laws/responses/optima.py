@@ -14,6 +14,7 @@ from harness.laws.config import FitConfig, LawName, Resampling
 from harness.laws.fit import FitStatus, dropped_json
 from harness.laws.forms.form import Form
 from harness.laws.forms.step_law import BATCH_SIZE, LEARNING_RATE
+from harness.laws.objective import Objective, Response
 from harness.laws.observations import Observations
 from harness.laws.responses.resample import refit
 from harness.laws.responses.result import ResponseFit, bootstrap_json, require_cases
@@ -21,7 +22,6 @@ from harness.laws.responses.rungs import Rung, Tuned, rungs
 from harness.laws.responses.source import Source
 from harness.laws.responses.step import Step, fit_step
 from harness.laws.responses.trials import trials_of
-from harness.laws.solve import Objective, Response
 from harness.laws.surfaces import Floats
 from harness.laws.tables import ColumnTable, observations_from_table
 from harness.runs import Skipped, content_hash

@@ -7,11 +7,11 @@ from typing import Any
 from harness.laws.bootstrap import Interval, finite, interval
 from harness.laws.config import FitConfig, LawName
 from harness.laws.forms.progress import FIRST_YEAR, PROGRESS, doubling_months
+from harness.laws.objective import objective_of
 from harness.laws.responses.resample import resample
 from harness.laws.responses.result import ResponseFit, bootstrap_json
 from harness.laws.responses.source import Source
 from harness.laws.responses.step import fit_step
-from harness.laws.solve import objective_of
 from harness.laws.surfaces import Floats
 
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from harness.laws.config import FitConfig, LawName
 from harness.laws.forms.reward import REWARD
+from harness.laws.objective import Objective, Response
 from harness.laws.responses.resample import resample
 from harness.laws.responses.result import ResponseFit, bootstrap_json
 from harness.laws.responses.source import Source
 from harness.laws.responses.step import Step, fit_step, refused
-from harness.laws.solve import Objective, Response
 from harness.runs import Skipped
 
 LARGEST_ERROR = 0.25

@@ -17,11 +17,11 @@ from harness.errors import WrongInput
 from harness.laws.bootstrap import FEWEST_CLUSTERS
 from harness.laws.config import FitConfig, LawName, Resampling
 from harness.laws.fit import Fit, FitStatus
+from harness.laws.objective import objective_of
 from harness.laws.responses.resample import resample
 from harness.laws.responses.result import ResponseFit, bootstrap_json, require_cases
 from harness.laws.responses.source import Source
 from harness.laws.responses.step import Step
-from harness.laws.solve import objective_of
 from harness.laws.surfaces import Floats
 from harness.laws.tables import ColumnTable
 from harness.runs import Skipped

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 
 from harness.errors import CannotAnswer
+from harness.laws.bounds import boundaries
+from harness.laws.checks import Grade
 from harness.laws.fit import FitStatus, conventions, doubts, standard_errors
 from harness.laws.forms.form import Form, RowNumbers, predict
-from harness.laws.identify import DEGENERATE, Grade, boundaries, check_residual, degeneracy
-from harness.laws.solve import Objective, Solution, solve_form
+from harness.laws.identify import DEGENERATE, check_residual, degeneracy
+from harness.laws.objective import Objective
+from harness.laws.solve import Solution, solve_form
 from harness.laws.surfaces import Floats
 
 LEAST_SHARE = 0.5

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.errors import CannotAnswer, WrongInput
-from harness.laws.observations import FLOPS_EXACT, summary
+from harness.laws.collect import summary
+from harness.laws.observations import FLOPS_EXACT
 from harness.laws.sources.table import Table, as_text
 from harness.runs import CONFIG, RECORD, RunDirectory, finished_records
 

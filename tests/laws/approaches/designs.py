@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from harness.laws.collect import collect
 from harness.laws.config import LossUnit, ParamsKind
-from harness.laws.observations import FLOPS_6ND, Observations, Row, collect
+from harness.laws.observations import FLOPS_6ND, Observations, Row
 
 CHINCHILLA = (406.4, 410.7, 1.69, 0.34, 0.28)
 """A, B, E, alpha, beta: the rounded constants of Hoffmann et al. 2203.15556."""

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from harness.laws.approaches.envelope import fit_envelope, size_curves
+from harness.laws.collect import collect
 from harness.laws.config import FitConfig, LossUnit, ParamsKind
-from harness.laws.observations import FLOPS_6ND, Observations, Row, collect
+from harness.laws.observations import FLOPS_6ND, Observations, Row
 
 from ...public_data import planted_sweep
 from .designs import CHINCHILLA, EPOCH, SKEWED, Law, isoflop_design, optimal_tokens, with_two_seeds

@@ -22,11 +22,12 @@ from harness.laws.approaches.counting import (
     total_params,
 )
 from harness.laws.approaches.envelope import Envelope, fit_envelope
+from harness.laws.collect import collect
 from harness.laws.config import FitConfig, LossUnit, ParamsKind
 from harness.laws.fit import fit_form
 from harness.laws.forms.chinchilla import CHINCHILLA
-from harness.laws.observations import FLOPS_GIVEN, Observations, Row, collect
-from harness.laws.solve import Objective, Response
+from harness.laws.objective import Objective, Response
+from harness.laws.observations import FLOPS_GIVEN, Observations, Row
 from harness.laws.sources.files import read_table
 from harness.laws.surfaces import Floats
 from harness.laws.tables import observations_from_table

@@ -14,7 +14,7 @@ from harness.laws.forms.catalogue import FORMS
 from harness.laws.forms.form import gradient, predict
 from harness.laws.forms.frontier import envelope
 from harness.laws.forms.optimum import optimum, searched
-from harness.laws.solve import FormSurface, Objective, Response
+from harness.laws.objective import FormSurface, Objective, Response
 
 PLANTED = {
     "chinchilla": (480.0, 2100.0, 1.8, 0.35, 0.37),

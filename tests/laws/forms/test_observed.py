@@ -15,7 +15,7 @@ from harness.laws.forms.catalogue import FORMS
 from harness.laws.forms.form import predict
 from harness.laws.forms.optimum import exponent_a
 from harness.laws.intervals import fit_json
-from harness.laws.solve import Objective
+from harness.laws.objective import Objective
 from harness.laws.tables import observations_from_table
 
 from ...public_data import planted_sweep, public_table

@@ -14,7 +14,7 @@ from harness.laws.forms.catalogue import FORMS
 from harness.laws.forms.form import predict
 from harness.laws.forms.optimum import optimum
 from harness.laws.newton import huber
-from harness.laws.solve import Objective, Response
+from harness.laws.objective import Objective, Response
 from harness.laws.sources.files import read_table
 
 from ...public_data import public_table

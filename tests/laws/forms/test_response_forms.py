@@ -14,8 +14,8 @@ from harness.laws.forms.form import gradient, predict
 from harness.laws.forms.progress import PROGRESS, doubling_months
 from harness.laws.forms.reward import REWARD
 from harness.laws.forms.step_law import BATCH_SIZE, LEARNING_RATE
+from harness.laws.objective import Objective, Response
 from harness.laws.responses.step import fit_step
-from harness.laws.solve import Objective, Response
 
 PLANTED = {
     ACCURACY: (-0.7, 5.0, 0.6, 0.97),
