@@ -82,16 +82,18 @@ def main(settings: Settings) -> None:
         revive_killed(settings.folder, lines)
     if settings.launcher.kind is LauncherKind.slurm:
         on_slurm(settings, [line.cell for line in lines])
-        return
-    if settings.dry_run:
+    elif settings.dry_run:
         show_plan(settings, [line.cell for line in lines])
-        return
-    slots = build_slots(settings.launcher, own_cores())
-    if settings.detach:
+    elif settings.detach:
         leave_behind(settings, task_overrides())
-        return
-    if settings.launcher.slots == AUTO:
-        slots = measured_slots(settings, lines)
+    else:
+        on_this_machine(settings, lines)
+
+
+def on_this_machine(settings: Settings, lines: Sequence[PlanLine]) -> None:
+    """Raises CannotAnswer when cells are left unfinished."""
+    is_measured = settings.launcher.slots == AUTO
+    slots = measured_slots(settings, lines) if is_measured else build_slots(settings.launcher, own_cores())
     queue = Queue(settings.folder, lines, slots, settings.retry_failed, jobs=jobs_if_known(settings.folder))
     with SweepProgress(settings.group) as progress:
         queue.run(progress.update)
@@ -120,8 +122,10 @@ def refuse_contradictions(settings: Settings) -> None:
             raise WrongInput("launcher=slurm leaves nothing running here; leave detach=true out")
         if gpu and not (wanted.gpus or wanted.gres):
             raise WrongInput("hardware=gpu needs launcher.gpus=1 (or launcher.gres=...): one for each task")
-    elif gpu and not wanted.gpus and not settings.dry_run:
-        raise WrongInput("hardware=gpu needs launcher.gpus=N: how many GPUs to spread the cells over")
+    elif not settings.dry_run:
+        if gpu and not wanted.gpus:
+            raise WrongInput("hardware=gpu needs launcher.gpus=N: how many GPUs to spread the cells over")
+        build_slots(wanted, own_cores())
 
 
 def measured_slots(settings: Settings, lines: Sequence[PlanLine]) -> list[Slot]:
@@ -152,6 +156,9 @@ def on_slurm(settings: Settings, cells: Sequence[PlannedCell]) -> None:
 def leave_behind(settings: Settings, typed: Sequence[str]) -> None:
     place = f"group={settings.group} runs_dir={settings.runs_dir}"
     pid = detach(settings.folder, [word for word in typed if not word.lstrip("+").startswith("detach=")])
+    if pid is None:
+        print_lines(f"{settings.folder}: nothing was left to do; what it said is in {QUEUE_LOG} there")
+        return
     print_lines(
         f"{settings.folder}: process {pid} works through the sweep; its output goes to {QUEUE_LOG} there",
         f"harness status {place} shows it, harness stop {place} ends it",

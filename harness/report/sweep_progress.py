@@ -67,10 +67,11 @@ class SweepProgress:
         speed = sum(s.tokens_per_second or 0 for s in states if s.status is Status.running)
         failed = sum(state.status is Status.failed for state in states)
         note = f", {failed} failed" if failed else ""
-        return (
-            f"{self.group}: {done} of {len(states)} cells done{note}, "
-            f"{f'{si(speed)} tokens/s' if speed else 'starting'}, time left {self.time_left(states)}"
-        )
+        so_far = f"{self.group}: {done} of {len(states)} cells done{note}"
+        if done == len(states):
+            return so_far
+        pace = f"{si(speed)} tokens/s" if speed else "starting"
+        return f"{so_far}, {pace}, time left {self.time_left(states)}"
 
     def time_left(self, states: Sequence[CellState]) -> str:
         """From the FLOPs done since this view began; small cells are slower a FLOP, so it is an estimate."""

@@ -16,8 +16,9 @@ BEGIN_SECONDS = 120.0
 POLL_SECONDS = 0.1
 
 
-def detach(root: Path, words: Sequence[str]) -> int:
-    """Run `harness sweep <words>` in a session of its own; return its pid once it is at work.
+def detach(root: Path, words: Sequence[str]) -> int | None:
+    """Run `harness sweep <words>` in a session of its own; return its pid once it is at work, None when it is
+    done by then.
 
     What it prints goes to <root>/queue.log. Raises CannotAnswer with its last line when it failed before.
     """
@@ -35,7 +36,7 @@ def detach(root: Path, words: Sequence[str]) -> int:
         time.sleep(POLL_SECONDS)
     if process.returncode:
         raise CannotAnswer(f"the sweep ended at once: {last_line(path)} (all of it in {path})")
-    return process.pid
+    return None if process.returncode == 0 else process.pid
 
 
 def is_at_work(root: Path, pid: int) -> bool:

@@ -199,6 +199,7 @@ def test_a_detached_sweep_returns_at_once_and_gets_done(harness, sweep_words, tm
         time.sleep(0.05)
     assert len(stamps(root)) == 4
     assert living_queues(root) == []
+    assert "nothing was left to do" in harness(*sweep_words, "detach=true", cwd=tmp_path).stdout
 
 
 def test_a_detached_sweep_that_fails_at_once_says_so(tmp_path):
