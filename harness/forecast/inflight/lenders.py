@@ -1,45 +1,22 @@
-"""What finished runs of a sweep lend to one that still runs: amplitudes of the law for every shape, how
-well each shape describes them, and how far real curves stray from it."""
+"""What finished runs of a sweep lend to one that still runs: shapes of the law, amplitudes for each, grown
+with the size, and what the law misses."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
 
 import numpy as np
 
-from harness.forecast.inflight.gaussian import end_given, wander
-from harness.forecast.inflight.shapes import Shapes, basis, drawn
-from harness.forecast.inflight.trajectory import Positions, Trajectory, nearest, row_noise
+from harness.forecast.inflight.lender import Description, Walk, lender_of
+from harness.forecast.inflight.shapes import Shapes, drawn
+from harness.forecast.inflight.trajectory import Positions, Trajectory, nearest
 from harness.laws.surfaces import Floats
 
 MOST, NEAREST = 64, 6
 """Finished runs looked at, evenly spread over sizes, and those that lend to one running cell."""
-
-REMEMBERED = 256
-"""Finished runs whose descriptions are kept, .4 MB each: a replay asks for the same ones again and again."""
-
-ROWS, FEWEST_ROWS, FIRST = 40, 5, 0.02
-"""Of a finished run: how many are used, at least, and the share of it before which no law holds."""
-
-STRAY = (0.05, 0.1, 0.2, 0.4)
-"""Of the fall over the last e-folds: standard deviation of the walk over its last e-fold, to choose from."""
-
-SLOWING = (0.0, 0.25, 0.5, 0.75)
-"""Powers of the progress with which the walk slows, to choose from: a curve strays less as it flattens, and a
-power of .5 or so is how it flattens."""
-
-SMALLEST_NOISE = 1e-3
-
-TRIED_SHARES = (0.1, 0.25, 0.5)
-"""Of finished runs, from which they are predicted from each other."""
-
-DECAY_WORTH = 0.16
-"""Of the fall of a finished run over its last nine tenths: prior of what a full decay of the rate is worth,
-mean and standard deviation, for sweeps in which no run ever decayed; .15 to .2 on 2503.12811's curves."""
 
 GROWTH_ERROR = 0.1
 """Amplitudes grow as a power of N at equal schedules: its standard deviation, about 0, before the finished
@@ -63,110 +40,6 @@ TEMPER = 0.2
 
 KEPT = 12
 """Shapes, the best by their evidence, that predict a running cell."""
-
-
-@dataclass(frozen=True)
-class Walk:
-    """How real curves stray from the law: by `stray` of their fall over the last e-fold, and more before.
-    `shared`: those of runs alike stray together."""
-
-    stray: float
-    slowing: float
-    shared: bool = False
-
-    def covariance(self, progress: Floats, fall: float) -> Floats:
-        return wander(progress, self.stray * fall, self.slowing)
-
-
-WALKS = tuple(
-    Walk(stray, slowing, shared) for shared in (True, False) for stray in STRAY for slowing in SLOWING
-)
-
-
-@dataclass(frozen=True, eq=False)
-class Lender:
-    """A finished run, described by every shape of the law. `fall` is the unit of all that is relative."""
-
-    run: Trajectory
-    fall: float
-    known: dict[Walk, Description] = field(default_factory=dict)
-
-    @cached_property
-    def rows(self) -> Positions:
-        return self.run.rows(ROWS, FIRST)
-
-    @cached_property
-    def progress(self) -> Floats:
-        """[n + 1], the end of the run last."""
-        assert self.run.schedule is not None
-        return self.run.schedule.area(np.append(self.run.steps[self.rows], self.run.end))
-
-    @cached_property
-    def bases(self) -> tuple[Floats, Floats]:
-        assert self.run.schedule is not None
-        return basis(drawn(), self.run.schedule, np.append(self.run.steps[self.rows], self.run.end))
-
-    @cached_property
-    def noise(self) -> float:
-        return row_noise(self.run.values[self.rows]) + SMALLEST_NOISE * self.fall
-
-    def described(self, walk: Walk) -> Description:
-        alone = replace(walk, shared=False)
-        if alone not in self.known:
-            self.known[alone] = self.describe(alone)
-        return self.known[alone]
-
-    def describe(self, walk: Walk) -> Description:
-        """Generalised least squares for every shape, with weak priors on the amplitudes."""
-        n, values = len(self.rows), self.run.values[self.rows]
-        power, fall = (part[:, :n] for part in self.bases)
-        errors = walk.covariance(self.progress, self.fall)[:n, :n] + self.noise**2 * np.eye(n)
-        whiten = np.linalg.inv(np.linalg.cholesky(errors))
-        early = power[:, np.searchsorted(self.run.steps[self.rows], 0.1 * self.run.end)]
-        guess = np.stack(
-            [np.zeros(len(early)), self.fall / early, np.full(len(early), DECAY_WORTH * self.fall)], axis=1
-        )
-        loose = np.array([1e4 * self.fall, 3.0, 1.0])
-        precision = 1 / (loose * np.where(guess, guess, 1.0)) ** 2  # [k, 3]
-        x = whiten @ np.stack([np.ones_like(power), power, fall], axis=2)  # [k, n, 3]
-        y = whiten @ (values - values[-1])
-        normal = x.transpose(0, 2, 1) @ x + precision[:, :, None] * np.eye(3)
-        right = x.transpose(0, 2, 1) @ y + precision * guess
-        found = np.linalg.solve(normal, right[:, :, None])[:, :, 0]
-        missed = ((y - (x @ found[:, :, None])[:, :, 0]) ** 2).sum(axis=1)
-        missed += (precision * (found - guess) ** 2).sum(axis=1)
-        sizes = np.linalg.slogdet(normal)[1] - np.log(precision).sum(axis=1)
-        evidence = -0.5 * (missed + sizes) + math.log(np.diag(whiten).prod())
-        deviations = np.sqrt(np.diagonal(np.linalg.inv(normal), axis1=1, axis2=2))
-        return Description(self, found[:, 1:], deviations[:, 1:], evidence)
-
-    def gap(self, described: Description, walk: Walk) -> float:
-        """The result less the end of the curve that led to it: validation is not training."""
-        best = int(np.argmax(described.evidence))
-        mean = described.amplitudes[best] @ np.stack([part[best] for part in self.bases])
-        covariance = walk.covariance(self.progress, self.fall)
-        end, _ = end_given(self.run.values[self.rows], mean[None], (), covariance, self.noise, self.fall)
-        return self.run.result - float(end[0])
-
-
-@lru_cache(REMEMBERED)
-def lender_of(run: Trajectory) -> Lender | None:
-    """None for a run without a schedule, or with too few rows, or one that did not fall."""
-    at = run.rows(ROWS, FIRST)
-    if run.schedule is None or run.final is None or len(at) < FEWEST_ROWS:
-        return None
-    fall = float(np.interp(0.1 * run.end, run.steps[at], run.values[at])) - run.final
-    return Lender(run, fall) if fall > 0 else None
-
-
-@dataclass(frozen=True)
-class Description:
-    """Of one lender by every shape: amplitudes (a, b) [k, 2], their standard errors, log evidence [k]."""
-
-    lender: Lender
-    amplitudes: Floats
-    deviations: Floats
-    evidence: Floats
 
 
 @dataclass(frozen=True)
@@ -234,10 +107,13 @@ class Lenders:
         grown = np.exp(growth * folds[:, None])[:, None, :]  # [lenders, 1, 2]
         each = grown * np.stack([d.amplitudes[best] for d in mine])  # [lenders, k, 2]
         errors = grown * np.stack([d.deviations[best] for d in mine])
-        mean = np.einsum("r,rkj->kj", closeness, each)
-        variance = np.einsum("r,rkj->kj", closeness, errors**2 + (each - mean) ** 2)
+        # a run that never decayed says nothing of what a decay is worth
+        trust = closeness[:, None, None] / (errors**2 + (MISFIT * each) ** 2)
+        trust /= trust.sum(axis=0)
+        mean = (trust * each).sum(axis=0)
+        variance = (trust * (errors**2 + (each - mean) ** 2)).sum(axis=0)
         relative = math.hypot(MISFIT, growth_error * float(np.abs(folds).min()))
-        gaps = [d.lender.gap(d, self.walk) for d in mine]
+        gaps = [d.gap for d in mine]
         noise = max(d.lender.noise for d in mine)
         return Borrowed(
             shapes=drawn().take(best),

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.forecast.inflight.gaussian import end_given
-from harness.forecast.inflight.lenders import FIRST, SMALLEST_NOISE, TRIED_SHARES, WALKS, Lenders
+from harness.forecast.inflight.lender import FIRST, SMALLEST_NOISE, TRIED_SHARES, WALKS
+from harness.forecast.inflight.lenders import Lenders
 from harness.forecast.inflight.mixture import Mixture
 from harness.forecast.inflight.shapes import Shapes, basis
 from harness.forecast.inflight.shares import EqualShares, smooth

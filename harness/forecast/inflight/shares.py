@@ -13,15 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.forecast.inflight.gaussian import end_given
-from harness.forecast.inflight.lenders import (
-    GROWTH_ERROR,
-    NEAREST,
-    SLOWING,
-    STRAY,
-    TRIED_SHARES,
-    Walk,
-    spread,
-)
+from harness.forecast.inflight.lender import SLOWING, STRAY, TRIED_SHARES, Walk
+from harness.forecast.inflight.lenders import GROWTH_ERROR, NEAREST, spread
 from harness.forecast.inflight.mixture import Mixture
 from harness.forecast.inflight.trajectory import Positions, Trajectory, nearest, row_noise
 from harness.laws.surfaces import Floats
