@@ -9,6 +9,9 @@
     harness forecast runs=table.csv flops=1e24 figure=bet.svg
     harness forecast runs=table.csv params=7e9 tokens=1.4e11 unique_tokens=5e10    it sees its data 2.8 times
 
+Of runs on one line of (N, D), five budgets or more of a ladder at 20 tokens a parameter for instance, the bet
+is along that line: flops= is spent as the line has it, and the best size is not said.
+
 The seal goes to runs/<group>/forecast.json, or to seal=FILE. A seal is never replaced, and none is made
 once the run has begun; typed again, the command shows it, and says when its runs have changed. `figure` draws
 the runs, the way of the ensemble from them to the bet, and its errors on runs held out. Exit code 1 when the
