@@ -198,5 +198,8 @@ def planned_so(word: str, settings: Settings, lines: Sequence[PlanLine]) -> bool
     """Whether some cell has the hardware setting that `word` sets; of a whole group the device counts."""
     name = word.lstrip("+").split("=")[0].partition(".")[2] or "device"
     wanted = getattr(settings.hardware, name)
-    planned = (from_plain(HardwareConfig, line.frozen["config"]["hardware"]) for line in lines if line.frozen)
-    return any(getattr(hardware, name) == wanted for hardware in planned)
+    frozen = (line.frozen for line in lines)  # a plan of the first version holds none
+    return any(
+        one is None or getattr(from_plain(HardwareConfig, one["config"]["hardware"]), name) == wanted
+        for one in frozen
+    )
