@@ -204,8 +204,8 @@ def noise_floors(case: Case, given: Inputs) -> tuple[float, ...]:
     """Float32 epsilon times the sum of the absolute terms of each tensor: the classical bound of a sum.
 
     Where terms cancel (one key: dS = p (dp - delta) = 0) eager may be exact while recomputed terms are not.
-    The relative error of a weight exp(s - lse) is that of the exponent, |s| + |lse|, and with a softcap that
-    of its tanh, whose accuracy `kernels.attention.primitives` states.
+    The relative error of a weight exp(s - lse) is that of the exponent: of the terms |q| |k| of s, of lse,
+    and with a softcap of its tanh, whose accuracy `kernels.attention.primitives` states.
     """
     group = case.H // case.K
     q, dout = given.q.double(), given.dout.double()
@@ -214,10 +214,10 @@ def noise_floors(case: Case, given: Inputs) -> tuple[float, ...]:
     lse = _finite(lse).unsqueeze(-1)
     s = (q @ k.transpose(-1, -2)) * case.options.scale
     seen = visible(case.T_q, case.T_k, case.options, given.documents, q.device)
-    logits, noise = s, s.abs()
+    logits, noise = s, (q.abs() @ k.abs().transpose(-1, -2)) * case.options.scale
     if case.softcap is not None:
         logits = case.softcap * torch.tanh(s / case.softcap)
-        noise = 3 * noise if case.dtype == torch.float32 else noise + 2 * case.softcap
+        noise += 3 * s.abs() if case.dtype == torch.float32 else 2 * case.softcap
     p = torch.exp(logits - lse).masked_fill(~seen, 0) * (1 + noise + lse.abs())
     ds = p * (dout.abs() @ v.abs().transpose(-1, -2) + (out * dout).abs().sum(-1, keepdim=True))
     terms = (
