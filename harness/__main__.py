@@ -1,5 +1,7 @@
-import sys
+from harness import ending
 
-from harness.cli import main
+ending.prepare()
 
-sys.exit(main())
+from harness.cli import main  # noqa: E402
+
+ending.end(main())

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import sys
 
+from harness import ending
 from harness.signals import StopFlag
 
 FLAG = StopFlag()
 if __name__ == "__main__":
     FLAG.listen()
+    ending.prepare()
 
 import os  # noqa: E402
 from collections import Counter  # noqa: E402
@@ -62,4 +64,4 @@ def has_more(manifest: Manifest, number: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:], (sys.executable, "-m", "harness.commands.task")))
+    ending.end(main(sys.argv[1:], (sys.executable, "-m", "harness.commands.task")))
