@@ -21,6 +21,7 @@ import torch
 import triton
 
 from kernels.attention.api import HEAD_DIMS as ACCEPTED
+from kernels.attention.api import WIDEST_FLOAT32
 from kernels.attention.backward import launch_backward
 from kernels.attention.forward import launch_forward
 from kernels.attention.problem import Options, documents_of_ids
@@ -184,8 +185,9 @@ ALL_BUILDS = tuple(
     for dtype, featured, head_dim in product(
         (torch.bfloat16, torch.float16, torch.float32), (False, True), ACCEPTED
     )
+    if dtype != torch.float32 or head_dim <= WIDEST_FLOAT32
 )
-"""Every head dimension and type that attention accepts, without features and with all of them."""
+"""Every head dimension and type that has a tile, without features and with all of them."""
 
 
 def shipped_rows(name: str, builds: Sequence[Build] = PLAIN_BUILDS) -> Iterator[tuple[str, Resources]]:

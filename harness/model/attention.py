@@ -71,7 +71,7 @@ def build_attention(
             return Attention(sdpa, "sdpa", "asked for")
         case AttentionKind.triton:
             refuse_triton(shape)
-            refuse_device(device)
+            refuse_device(device, shape, dtype)
             return Attention(triton, "triton", "asked for")
         case AttentionKind.auto if device.type == "cuda" and shape.attends:
             return proved(shape, device, dtype, tuning)
@@ -101,7 +101,8 @@ def refuse_triton(shape: ModelShape) -> None:
         raise WrongInput(f"attention=triton: {why}; use attention=auto, sdpa or reference")
 
 
-def refuse_device(device: torch.device) -> None:
+def refuse_device(device: torch.device, shape: ModelShape, dtype: torch.dtype) -> None:
+    """Raises WrongInput where no kernel runs on the device, or none with a model of these products."""
     from kernels import Implementation, implementation_for
     from kernels.attention.api import without_tile
 
@@ -110,7 +111,7 @@ def refuse_device(device: torch.device) -> None:
             f"attention=triton needs a GPU, and this run is on {device.type}; use attention=auto, sdpa or "
             "reference (TRITON_INTERPRET=1 interprets the kernels: for tests, far slower)"
         )
-    if why := without_tile(device):
+    if why := without_tile(device, shape.head_dim, dtype):
         raise WrongInput(f"attention=triton: {why}; use attention=auto, sdpa or reference")
 
 
@@ -132,7 +133,7 @@ def proved(
     from kernels.attention.api import without_tile
     from kernels.selfcheck import Subject
 
-    if why := untaken(shape) or without_tile(device):
+    if why := untaken(shape) or without_tile(device, shape.head_dim, dtype):
         return fallen_back(why)
 
     windowed = any(layer.window is not None for layer in shape.layers)

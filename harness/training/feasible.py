@@ -29,12 +29,13 @@ def refuse_attention(cell: Cell) -> None:
     import torch
 
     from harness.model.attention import refuse_device, refuse_triton
+    from harness.training.choices import products_in
 
     refuse_triton(cell.shape)
     device = cell.config.hardware.device
     if device is not Device.cuda:
         here = device is Device.auto and torch.cuda.is_available()
-        refuse_device(torch.device("cuda" if here else "cpu"))
+        refuse_device(torch.device("cuda" if here else "cpu"), cell.shape, products_in(cell))
 
 
 def data_needs(cell: Cell) -> tuple[str, int, int, int]:

@@ -40,6 +40,8 @@ INTEGERS = (torch.int32, torch.int64)
 MAX_TOKENS = 2**24
 OLDEST = (8, 0)
 """Compute capability of the oldest NVIDIA card with a tile."""
+WIDEST_FLOAT32 = 128
+"""Head dimension; of 16 bits all of `HEAD_DIMS` have tiles."""
 
 
 class Implementation(Enum):
@@ -133,7 +135,7 @@ def attention(
         out, lse = reference_attention(q, k, v, options, documents, sink)
     else:
         if not torch.compiler.is_compiling():
-            if why := without_tile(q.device):
+            if why := without_tile(q.device, q.shape[3], q.dtype):
                 raise ValueError(f"{why}; use scaled_dot_product_attention")
             refuse_other_derivatives("the attention kernel", q, k, v, *([] if sink is None else [sink]))
         starts, ends = (None, None) if documents is None else (documents.starts, documents.ends)
@@ -151,9 +153,17 @@ def implementation_for(q: Tensor) -> Implementation:
     return Implementation.triton if runs_triton else Implementation.reference
 
 
-def without_tile(device: torch.device) -> str:
-    """Why no tile passes the static gate on the card of `device`; empty where one does. Before sm_80 Triton
-    multiplies without tensor cores, and the smallest tiles spill by the thousand."""
+def without_tile(device: torch.device, head_dim: int, dtype: torch.dtype) -> str:
+    """Why no tile passes the static gate on the card of `device`; empty where one does.
+
+    Rows of float32 wider than `WIDEST_FLOAT32` do not fit the registers: the smallest tiles spill hundreds of
+    times in every loop. Before sm_80 Triton multiplies without tensor cores, and they spill by the thousand.
+    """
+    if device.type == "cuda" and dtype == torch.float32 and head_dim > WIDEST_FLOAT32:
+        return (
+            f"no tile of the attention kernels passes in float32 with head_dim {head_dim}, only up to "
+            f"{WIDEST_FLOAT32}"
+        )
     if device.type != "cuda" or torch.version.hip or not torch.cuda.is_available():
         return ""
     major, minor = torch.cuda.get_device_capability(device)

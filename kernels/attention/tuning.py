@@ -168,11 +168,33 @@ TILES = {
     Family.amd: SMALL,
 }
 FLOAT32: Table = {
-    which: {16: Tile(32, 32, 4, 1), 32: Tile(32, 32, 4, 1), 64: Tile(32, 32, 4, 1)}
-    | {128: Tile(16, 16, 4, 1), 256: Tile(16, 16, 4, 1)}
-    for which in Pass
+    Pass.forward: {
+        16: Tile(16, 16, 4, 1),
+        32: Tile(16, 16, 4, 1),
+        64: Tile(32, 32, 4, 1),
+        128: Tile(16, 16, 4, 1),
+        256: Tile(16, 16, 4, 1),
+    },
+    Pass.keys_values: {
+        16: Tile(16, 16, 4, 1),
+        32: Tile(16, 16, 4, 1),
+        64: Tile(16, 32, 4, 1),
+        128: Tile(16, 16, 8, 1, hoist=False),
+        256: Tile(16, 16, 8, 1, hoist=False),
+    },
+    Pass.queries: {
+        16: Tile(16, 32, 4, 1),
+        32: Tile(16, 32, 4, 1),
+        64: Tile(16, 32, 4, 1),
+        128: Tile(16, 16, 8, 1, hoist=False),
+        256: Tile(16, 16, 8, 1, hoist=False),
+    },
 }
-"""Small tiles that fit every card: float32 is for checking, not for speed."""
+"""Small tiles that fit every card: float32 is for checking, not for speed. Those of 256 spill and are
+refused on a card (`kernels.attention.api.WIDEST_FLOAT32`)."""
+
+PADDED = {(Family.sm_90, Pass.keys_values, 96): Tile(128, 32, 8, 1, hoist=False)}
+"""By head dimension: where the masks of the padding make the tile of its width spill in a loop."""
 
 FEATURED = {
     (Family.sm_80, Pass.forward, 64): Tile(128, 32, 4, 2),
@@ -217,6 +239,8 @@ def tile_for(card: Family, which: Pass, head_dim: int, dtype: torch.dtype, featu
     width = padded_width(head_dim)
     if dtype == torch.float32:
         return FLOAT32[which][width]
+    if (card, which, head_dim) in PADDED:
+        return PADDED[card, which, head_dim]
     if featured and (card, which, width) in FEATURED:
         return FEATURED[card, which, width]
     return TILES[card][which][width]

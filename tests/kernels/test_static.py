@@ -110,7 +110,8 @@ def test_every_card_head_dim_and_pass_is_in_the_baseline() -> None:
         }
         for builds in (PLAIN_BUILDS, ALL_BUILDS)
     )
-    assert plain <= set(baseline()["rows"]) <= every
+    sixteen = {key for key in every if "bfloat16" in key}
+    assert plain <= sixteen <= set(baseline()["rows"]) <= every
 
 
 def test_the_baseline_holds_no_spill_that_is_not_excused() -> None:
@@ -118,7 +119,7 @@ def test_the_baseline_holds_no_spill_that_is_not_excused() -> None:
     kept = baseline()
     spilling = {key for key, row in kept["rows"].items() if row["spills"]}
     assert spilling == set(kept["excused"])
-    assert not [key for key in spilling if key.split()[1] in ("96", "128")]
+    assert not [key for key in spilling if key.split()[1] == "128"]
     for key, row in kept["rows"].items():
         assert row["loop_spills"] == 0, key
         assert row["shared_bytes"] <= CARDS[key.split()[0]].shared_per_program, key

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -127,6 +128,21 @@ def test_a_card_without_a_tile_falls_back_with_one_warning(monkeypatch, capsys):
     monkeypatch.setattr(verdicts, "card_name", lambda device: "a card")
     monkeypatch.setattr(verdicts, "verdict", lambda what: Verdict(Outcome.passed, ""))
     assert built(AttentionKind.auto, device=GPU).name == "triton"
+
+
+def test_wide_rows_of_float32_have_no_tile(monkeypatch):
+    monkeypatch.setattr(verdicts, "card_name", lambda device: "a card")
+    monkeypatch.setattr(verdicts, "verdict", lambda what: Verdict(Outcome.passed, ""))
+    names = {
+        (head_dim, dtype): build_attention(
+            AttentionKind.auto, replace(SHAPE, head_dim=head_dim), GPU, dtype
+        ).name
+        for head_dim, dtype in product((128, 192, 256), (torch.float32, torch.bfloat16))
+    }
+    assert {of for of, name in names.items() if name == "sdpa"} == {
+        (192, torch.float32),
+        (256, torch.float32),
+    }
 
 
 def test_a_model_without_attention_compares_nothing(monkeypatch):
