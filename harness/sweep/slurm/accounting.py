@@ -42,8 +42,9 @@ class Ended:
 def explained(root: Path, states: Sequence[CellState]) -> list[CellState]:
     """The states; of cells that jobs of this sweep have left unfinished with a note of how the last of these
     ended, as far as sacct knows. It is asked once, and only if there are such cells."""
-    left = {state.cell.run_id for state in states if is_unexplained(root, state)}
-    jobs = jobs_of(left, read_manifests(root)) if left else {}
+    manifests = read_manifests(root)
+    left = {state.cell.run_id for state in states if manifests and is_unexplained(root, state)}
+    jobs = jobs_of(left, manifests)
     notes = {run_id: str(ended) for run_id, ended in latest(ask(list(jobs)), jobs).items() if run_id in left}
     return [replace(state, note=notes.get(state.cell.run_id, state.note)) for state in states]
 
