@@ -96,6 +96,13 @@ def watch(settings: Settings) -> None:
     folder = sweep_folder(settings)
     if folder.is_file() and not settings.dry:
         raise WrongInput(f"{folder} is a table; only cells of a sweep's folder can be killed")
+    found, outlooks = look(settings, folder)
+    endings = {} if settings.dry else act(settings, folder, outlooks)
+    figure = draw(settings, *(look(settings, folder) if endings else (found, outlooks)))
+    show(settings, found, outlooks, endings, figure)
+
+
+def look(settings: Settings, folder: Path) -> tuple[Watched, list[Outlook]]:
     found = watched_table(settings, folder) if folder.is_file() else watched(folder, settings.metric)
     outlooks = look_ahead(
         found.running,
@@ -105,13 +112,16 @@ def watch(settings: Settings) -> None:
         ended=[*found.finished, *found.diverged],
         bounds=bounds(settings, [*found.running, *found.finished]),
     )
-    figure = None
-    if settings.figure:
-        command = typed(without="dry=")
-        text = watch_figure(outlooks, found.running, found.finished, settings.metric, command)
-        figure = write_figure(settings.figure, text, command)
-    endings = {} if settings.dry else act(settings, folder, outlooks)
-    show(settings, found, outlooks, endings, figure)
+    return found, outlooks
+
+
+def draw(settings: Settings, found: Watched, outlooks: Sequence[Outlook]) -> dict[str, Any] | None:
+    """As the command under it would draw it again, which kills nothing: after the kills."""
+    if not settings.figure:
+        return None
+    command = typed(without="dry=")
+    text = watch_figure(outlooks, found.running, found.finished, settings.metric, command)
+    return write_figure(settings.figure, text, command)
 
 
 def bounds(settings: Settings, runs: Sequence[Trajectory]) -> Bounds | None:
