@@ -83,7 +83,7 @@ class Lenders:
         """Finished runs of the same cell under the same schedule."""
         named = [name for name in self.by_id if name != run.run_id and (among is None or name in among)]
         same = [self.by_id[name].run for name in named if self.by_id[name].run.cell == run.cell != ""]
-        return [one for one in same if one.schedule and run.schedule and one.schedule.like(run.schedule)]
+        return [one for one in same if one.schedule and run.schedule and one.schedule.repeats(run.schedule)]
 
     def stray_together(self, run: Trajectory, other: Trajectory) -> bool:
         return self.walk.shared and comparable(run, other)

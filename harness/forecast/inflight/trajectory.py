@@ -37,10 +37,11 @@ class Metric(Enum):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The planned learning rate in units of its peak, linear between `steps` [m]."""
+    """The planned learning rate in units of its `peak`, linear between `steps` [m]."""
 
     steps: Floats
     rate: Floats
+    peak: float = 1.0
 
     @classmethod
     def of(cls, steps: Floats, lr: Floats) -> Schedule:
@@ -56,7 +57,7 @@ class Schedule:
             after = np.searchsorted(moved, marks)
             at = np.unique([*even, *after, *np.maximum(after - 1, 0)])
             steps, lr = steps[at], lr[at]
-        return cls(steps.astype(float), np.maximum(lr, 0.0) / lr.max())
+        return cls(steps.astype(float), np.maximum(lr, 0.0) / lr.max(), float(lr.max()))
 
     @property
     def areas(self) -> Floats:
@@ -72,6 +73,10 @@ class Schedule:
         shares = np.linspace(0, 1, KNOTS)
         mine, its = (np.interp(shares * one.steps[-1], one.steps, one.rate) for one in (self, other))
         return float(np.abs(mine - its).mean()) < SAME_SCHEDULE
+
+    def repeats(self, other: Schedule) -> bool:
+        """Whether the two are one schedule of one peak."""
+        return self.like(other) and abs(math.log(self.peak / other.peak)) < SAME_SCHEDULE
 
     @property
     def warmed(self) -> float:
@@ -124,9 +129,10 @@ class Trajectory:
 
 
 def distance(one: Trajectory, other: Trajectory) -> float:
-    """How unlike two runs are, in e-folds of size and, less, of length."""
+    """How unlike two runs are, in e-folds of size and, less, of length and peak rate."""
     size = math.log(one.params / other.params) if one.params and other.params else 0.0
-    return abs(size) + 0.25 * abs(math.log(one.end / other.end))
+    rate = math.log(one.schedule.peak / other.schedule.peak) if one.schedule and other.schedule else 0.0
+    return abs(size) + 0.25 * abs(math.log(one.end / other.end)) + 0.25 * abs(rate)
 
 
 def nearest(run: Trajectory, others: Sequence[Trajectory], most: int) -> list[Trajectory]:

@@ -134,6 +134,21 @@ def test_what_no_law_describes_is_lent_by_runs_alike(size):
         assert known.interval[0] <= run.final <= known.interval[1]
 
 
+def test_another_learning_rate_is_no_repeat():
+    """Of one cell, runs at a hundredth of the rate fall by .4 of what the others do: they follow their own."""
+    fast = [loss_run(f"f{seed}", 1e6, wsd(3000), seed) for seed in range(4)]
+    slow = [slowed(loss_run(f"s{seed}", 1e6, wsd(3000), seed)) for seed in range(4, 6)]
+    (found,) = look_ahead([slow[0].until(0.25)], [*fast, slow[1]], Metric.loss, Rule())
+    assert abs(found.final - slow[0].final) < 0.03
+    assert found.interval[0] <= slow[0].final <= found.interval[1]
+
+
+def slowed(run):
+    schedule = replace(run.schedule, peak=0.01 * run.schedule.peak)
+    values = run.final + 2 + 0.4 * (run.values - run.final)
+    return replace(run, schedule=schedule, values=values, final=run.final + 2)
+
+
 def bent(run):
     return replace(run, values=run.values + 0.8 * np.exp(-(((run.steps / run.end - 0.35) / 0.1) ** 2)))
 
