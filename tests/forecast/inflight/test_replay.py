@@ -135,7 +135,7 @@ def test_what_no_law_describes_is_lent_by_runs_alike(size):
 
 
 def test_another_learning_rate_is_no_repeat():
-    """Of one cell, runs at a hundredth of the rate fall by .4 of what the others do: they follow their own."""
+    """Runs of one cell at a hundredth of the rate fall by .4 of what the others do: they follow their own."""
     fast = [loss_run(f"f{seed}", 1e6, wsd(3000), seed) for seed in range(4)]
     slow = [slowed(loss_run(f"s{seed}", 1e6, wsd(3000), seed)) for seed in range(4, 6)]
     (found,) = look_ahead([slow[0].until(0.25)], [*fast, slow[1]], Metric.loss, Rule())
