@@ -168,7 +168,7 @@ class Shortfall:
     budget: float
 
 
-DRAWS, MANY_DRAWS, NUMBERS = 6, 40, 1 << 14
+DRAWS, MANY_DRAWS, NUMBERS = 6, 40, 1 << 15
 """Inputs that are drawn: at least, at most, and numbers of the smallest tensor that should be drawn."""
 
 
