@@ -102,7 +102,7 @@ def print_states(group: str, states: Sequence[CellState]) -> None:
     print_lines(f"{counted(len(states))}: {summary}")
     if interrupted := [state for state in states if state.interruptions]:
         stops = sum(state.interruptions for state in interrupted)
-        print_lines(f"interrupted: {counted(len(interrupted))}, {stops} times in all")
+        print_lines(f"interrupted: {counted(len(interrupted))}, {counted(stops, 'time')} in all")
     if saved := sum(s.cell.flops * s.shared_tokens / s.cell.tokens for s in states):
         branches = sum(state.shared_tokens > 0 for state in states)
         print_lines(
