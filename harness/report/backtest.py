@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.report.fits import dropped_lines, record_at
-from harness.report.terminal import print_lines, print_table, si
+from harness.report.terminal import counted, print_lines, print_table, si
 
 MOST_RUNS = 12
 """Of the runs held out, shown one by one; all are in the JSON."""
@@ -14,7 +14,7 @@ MOST_RUNS = 12
 def print_backtest(found: dict[str, Any]) -> None:
     if found["ensemble"] is not None:
         print_table(
-            f"{found['n_test']} runs held out, {found['n_train']} fitted, "
+            f"{counted(found['n_test'], 'run')} held out, {found['n_train']} fitted, "
             f"{found['holdout_ratio']:g} times less compute; errors are predicted over actual",
             ("law", "weight", "median |error|", "dearest run", "bias", "in 90 % interval"),
             [

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.forecast.score import Score
 from harness.forecast.seal import SealedForecast
-from harness.report.terminal import print_lines, print_table, si
+from harness.report.terminal import counted, print_lines, print_table, si
 
 
 def span(interval: Sequence[float | None] | None, form: str = ".4g") -> str:
@@ -164,9 +164,8 @@ def price(money: float | None, cost: dict[str, Any]) -> str:
 def record_at(at: dict[str, Any]) -> str:
     if not at["cases"]:
         return f"{at['ratio']:g}x not covered"
-    return (
-        f"{at['ratio']:g}x median error {at['error_median']:.2%}, bias {at['bias']:+.2%} ({at['cases']} runs)"
-    )
+    runs = counted(at["cases"], "run")
+    return f"{at['ratio']:g}x median error {at['error_median']:.2%}, bias {at['bias']:+.2%} ({runs})"
 
 
 def print_score(result: Score, sealed: SealedForecast) -> None:
