@@ -114,7 +114,7 @@ attention_op.register_autograd(_backward, setup_context=_remember)
 
 
 def _no_second_derivative(*_: Any) -> None:
-    raise NotImplementedError(
+    raise TypeError(
         "kernels.attention has no gradient of its gradient; use scaled_dot_product_attention for that"
     )
 

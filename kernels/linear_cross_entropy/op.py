@@ -62,7 +62,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
 def _backward(ctx: Any, dloss: Tensor | None, *second: Tensor | None) -> tuple[Tensor | None, ...]:
     """Scaled in the precision of the loss: a share of 1 / N is no number of 16 bits."""
     if any(each is not None for each in second):  # of the gradients, which are outputs too
-        raise NotImplementedError(
+        raise TypeError(
             "linear_cross_entropy has no gradient of its gradient; use cross_entropy of the logits for that"
         )
     if dloss is None:
