@@ -28,7 +28,7 @@ def command(tmp_path, monkeypatch):
 
 
 def test_one_that_would_wait_is_ended_with_all_that_it_started(command, tmp_path):
-    command("sbatch", f"{WAITS}; sleep 300 & echo $! > {tmp_path}/pid; wait")
+    command("sbatch", f"sleep 300 & echo $! > {tmp_path}/pid; {WAITS}; wait")
     with pytest.raises(Full, match=r"^sbatch: Slurm temporarily unable to accept job$"):
         submit_job(["sbatch"])
     deadline = time.monotonic() + 5
@@ -54,6 +54,9 @@ def test_one_that_got_in_after_all_is_believed(command):
 def test_one_that_says_nothing_is_not_waited_for(command, monkeypatch):
     monkeypatch.setattr(sbatch, "SUBMIT_SECONDS", 0.3)
     command("sbatch", "sleep 300")
+    with pytest.raises(NoAnswer, match="did not answer"):
+        submit_job(["sbatch"])
+    command("sbatch", "sleep 300 & exit 0")
     with pytest.raises(NoAnswer, match="did not answer"):
         submit_job(["sbatch"])
     command("sbatch", "echo 'sbatch: error: Invalid account' >&2; exit 1")

@@ -97,7 +97,8 @@ def listen(out: IO[bytes], err: IO[bytes], deadline: float) -> tuple[bytes, byte
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """With all of its group, since on some clusters sbatch is a script of the site's own."""
-    if process.poll() is None:
+    """With all of its group, since on some clusters sbatch is a script of the site's own. That one may have
+    left while what it started has not; until it is waited for, its number is nobody else's."""
+    if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
