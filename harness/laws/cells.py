@@ -19,6 +19,12 @@ NOT_FINITE = {"nan", "inf", "-inf", "infinity", "-infinity"}
 FINISHED = {"", "done", "finished", "ok", "completed"}
 LABELLED = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?\s*[a-z%][a-z /%]*|[-+]?\d{1,3}(,\d{3})+(\.\d+)?", re.I)
 """A number with a unit or an SI letter, or with thousands separators."""
+DECIMAL_COMMA = re.compile(r"[-+]?[\d.]*,\d+(e[-+]?\d+)?", re.I)
+OTHER_UNITS = {
+    r"perplexity|(?<![a-z])ppl(?![a-z])": "the logarithm of the perplexity",
+    r"(?<![a-z])bits(?![a-z])": "bits times ln 2",
+}
+"""In the name of a loss, and what to do about it."""
 ONE_OF_A_KIND = ("loss_kind", "corpus_hash", "corpus", "dataset", "tokenizer_hash", "tokenizer")
 """Losses are comparable only where these are equal."""
 
@@ -45,7 +51,8 @@ def cell_fault(label: str, cells: Cells, column: str) -> str:
     """Why a cell is no finite number.
 
     Raises WrongInput on a labelled number such as 1.3B: labels are rounded (of the runs of Muennighoff et
-    al. 2305.16264 the "25m" have 35.5 million parameters), so the exact count has to be given.
+    al. 2305.16264 the "25m" have 35.5 million parameters), so the exact count has to be given. A comma in a
+    number is not guessed at either.
     """
     text = cells.get(column, "").strip()
     if text.lower() in MISSING:
@@ -56,6 +63,8 @@ def cell_fault(label: str, cells: Cells, column: str) -> str:
         raise WrongInput(
             f"{column} is {text!r} at {label}; write the plain number, without unit or separators"
         )
+    if DECIMAL_COMMA.fullmatch(text):
+        raise WrongInput(f"{column} is {text!r} at {label}; write decimals with a point")
     return f"{column} is not a number"
 
 
@@ -112,10 +121,16 @@ def fault_of(cells: Cells) -> str:
 
 
 def loss_unit_of(rows: Sequence[Cells], loss_column: str) -> LossUnit:
-    """Bits per byte when the column or loss_kind says so, else nats per token."""
+    """Bits per byte when the column or loss_kind says so, else nats per token. Raises WrongInput when it
+    says another unit."""
     said = f"{loss_column} {rows[0].get('loss_kind', '') if rows else ''}".lower()
-    bits = re.search(r"bits.per.byte|bits/byte|\bbpb", said)
-    return LossUnit.bits_per_byte if bits else LossUnit.nats_per_token
+    if re.search(r"bits.per.byte|bits/byte|\bbpb", said):
+        return LossUnit.bits_per_byte
+    if other := next((unit for unit in OTHER_UNITS if re.search(unit, said)), None):
+        raise WrongInput(
+            f"the loss is read from {said.strip()!r}; write it in nats per token: {OTHER_UNITS[other]}"
+        )
+    return LossUnit.nats_per_token
 
 
 def refuse_mixtures(path: Path, rows: Sequence[Cells]) -> None:

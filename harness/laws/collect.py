@@ -16,6 +16,9 @@ from harness.runs import Skipped
 
 DIVERGED = "diverged"
 
+LOG_OFF = 1.5
+"""How far 6ND may lie from the FLOPs of a run, in powers of ten; no FLOPs are so near their own logarithm."""
+
 
 def collect(
     rows: Sequence[Row],
@@ -27,12 +30,14 @@ def collect(
     """Drop what cannot be used, visibly, and put the rest in order.
 
     Raises WrongInput on a loss that is not positive, which no cross-entropy is: the column holds something
-    else. Raises CannotAnswer when nothing is left, or when corpora or tokenizers differ.
+    else; and on FLOPs that are logarithms. Raises CannotAnswer when nothing is left, or when corpora or
+    tokenizers differ.
     """
     ends, earlier = last_points(rows)
     faults = [row.fault or unusable(row) for row in ends]
     usable = [row for row, fault in zip(ends, faults, strict=True) if not fault]
     refuse_not_positive(usable)
+    refuse_logarithms(usable)
     kept, repeated = without_duplicates(usable)
     unfit = [Skipped(row.name, fault) for row, fault in zip(ends, faults, strict=True) if fault]
     dropped = (*skipped, *earlier, *unfit, *repeated)
@@ -113,6 +118,18 @@ def refuse_not_positive(rows: Sequence[Row]) -> None:
         raise WrongInput(
             f"{len(bad)} of {len(rows)} rows have a loss that is not positive, the first {bad[0].name} with "
             f'{bad[0].loss:g}; correct the column, or leave them out with where=["loss>0"]'
+        )
+
+
+def refuse_logarithms(rows: Sequence[Row]) -> None:
+    """Raises WrongInput when the FLOPs of every row lie near the decimal logarithm of its 6ND."""
+    given = [(row, row.flops) for row in rows if row.sized and row.flops is not None]
+    logs = [math.log10(FLOPS_PER_PARAM_TOKEN * row.params * row.tokens) for row, _ in given]
+    if given and all(abs(flops - log) < LOG_OFF for (_, flops), log in zip(given, logs, strict=True)):
+        row, flops = given[0]
+        raise WrongInput(
+            f"flops is {flops:g} at {row.name}, where 6ND is 1e{logs[0]:.3g}; "
+            "write FLOPs, not their logarithm"
         )
 
 

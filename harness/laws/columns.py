@@ -78,6 +78,8 @@ def need(table: Table, names: Iterable[str]) -> None:
 
 def missing(table: Table, name: str) -> str:
     hint = f"; if another column is meant, add columns={{{name}: ITS_NAME}}" if name in STANDARD else ""
+    if name == "tokens":
+        hint += ", else write one: steps x batch, params x tokens per parameter, or flops / (6 params)"
     return f"{table.path} has no column {name!r}{perhaps(name, table.columns)}; {listed(table.columns)}{hint}"
 
 
@@ -109,7 +111,7 @@ def choose(kind: str) -> str:
 
 
 def perhaps(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    close = [one for one in known if one.lower() == name] or difflib.get_close_matches(name, known, n=1)
     return f", perhaps {close[0]!r}" if close else ""
 
 

@@ -266,6 +266,46 @@ def test_a_labelled_number_is_not_guessed_at(tmp_path, cell):
         observations_from_table(table)
 
 
+@pytest.mark.parametrize("cell", ["3,14", "0,1234", "1,5e9", ",5"])
+def test_a_decimal_comma_is_refused_rather_than_dropped(tmp_path, cell):
+    table = write_csv(tmp_path / "t.csv", [GOOD, {**GOOD, "run_id": "b", "loss": cell}])
+    with pytest.raises(WrongInput, match=f"loss is '{cell}' at b; write decimals with a point"):
+        observations_from_table(table)
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "said"),
+    [
+        ("perplexity", "", "logarithm of the perplexity"),
+        ("val/ppl", "", "logarithm of the perplexity"),
+        ("loss_bits", "", "times ln 2"),
+        ("loss", "bits per token", "times ln 2"),
+    ],
+)
+def test_a_loss_that_is_named_after_another_unit_is_refused(tmp_path, column, kind, said):
+    row = {**{k: v for k, v in GOOD.items() if k != "loss"}, column: "3.5", "loss_kind": kind}
+    with pytest.raises(WrongInput, match=said):
+        observations_from_table(write_csv(tmp_path / "t.csv", [row]), columns={"loss": column})
+
+
+def test_logarithms_of_flops_are_refused_and_other_units_are_not(tmp_path):
+    sizes = [(1e7, 1e9), (1e8, 2e9), (1e9, 1e11)]
+    rows = [{**GOOD, "run_id": f"r{n}", "params_total": str(n), "tokens": str(d)} for n, d in sizes]
+    logs = [{**r, "flops": str(np.log10(6 * n * d) + 0.2)} for r, (n, d) in zip(rows, sizes, strict=True)]
+    with pytest.raises(WrongInput, match=r"flops is 16\.9782 at .*, where 6ND is 1e16.8; write FLOPs"):
+        observations_from_table(write_csv(tmp_path / "t.csv", logs))
+    exa = [{**r, "flops": str(6e-18 * n * d)} for r, (n, d) in zip(rows, sizes, strict=True)]
+    assert len(observations_from_table(write_csv(tmp_path / "t.csv", exa))) == 3
+
+
+def test_a_table_without_tokens_says_how_to_write_them(tmp_path):
+    row = {k: v for k, v in GOOD.items() if k != "tokens"}
+    with pytest.raises(WrongInput, match="else write one: steps x batch"):
+        observations_from_table(write_csv(tmp_path / "t.csv", [row]))
+    with pytest.raises(WrongInput, match="no column 'loss', perhaps 'LOSS'"):
+        observations_from_table(write_csv(tmp_path / "t.csv", [{k.upper(): v for k, v in GOOD.items()}]))
+
+
 @pytest.mark.parametrize(
     ("where", "kept"),
     [

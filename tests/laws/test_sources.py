@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -279,7 +280,6 @@ def test_a_wandb_chart_of_a_run_that_ends_in_nan_is_a_diverged_run(tmp_path):
         ("header.csv", b"params_total,tokens,loss\n", "holds no rows"),
         ("binary.csv", bytes(range(256)), "is not UTF-8 text"),
         ("utf16.csv", "a,b\n".encode("utf-16"), "is not UTF-8 text"),
-        ("semicolons.csv", b"params_total;tokens;loss\n1;2;3\n", "is separated by ';'"),
         ("ragged.csv", b"a,b\n1,2,3\n", "row 2 has more fields than the header's 2"),
         ("twice.csv", b"a,b,a\n1,2,3\n", "the column 'a' twice"),
         ("empty.jsonl", b"\n", "holds no rows"),
@@ -295,6 +295,45 @@ def test_a_damaged_table_gets_one_line(tmp_path, name, content, message):
     with pytest.raises(WrongInput, match=message) as caught:
         load(path)
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+SAME = [
+    {"run_id": "a", "params_total": "1e6", "loss": "3.5"},
+    {"run_id": "b", "params_total": "2e6", "loss": ""},
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("semicolons.csv", "run_id;params_total;loss\na;1e6;3.5\nb;2e6;\n"),
+        ("tabs.tsv", "\ufeffrun_id\tparams_total\tloss\r\na\t1e6\t3.5\r\nb\t2e6\r\n"),
+        ("bars.csv", "run_id | params_total | loss\na|1e6|3.5\nb|2e6|\n"),
+        ("blanks.csv", '" run_id ",params_total , loss\na, 1e6, 3.5\nb, 2e6,\n'),
+    ],
+)
+def test_a_table_as_others_write_it(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8", newline="")
+    assert [dict(row) for row in load(path).rows] == SAME
+
+
+def test_columns_without_a_name_may_repeat(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(",,loss\n0,0,3.5\n")
+    assert load(path).rows[0]["loss"] == "3.5"
+
+
+def test_objects_inside_a_row_are_columns(tmp_path):
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    row = {"name": "a", "config": {"params": 1000, "optim": {"lr": 0.5}}, "loss": None}
+    (tmp_path / "t.jsonl").write_text(json.dumps(row) + "\n")
+    parquet.write_table(pyarrow.Table.from_pylist([row]), tmp_path / "t.parquet")
+    for name in ("t.jsonl", "t.parquet"):
+        found = {"name": "a", "config.params": "1000", "config.optim.lr": "0.5", "loss": ""}
+        assert [dict(row) for row in load(tmp_path / name).rows] == [found]
 
 
 # What is nothing of the kind ----------------------------------------------------------------------------

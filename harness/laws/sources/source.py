@@ -43,7 +43,9 @@ READERS: dict[Source, Callable[[Path], Table]] = {
     Source.jsonl: read_file,
     Source.parquet: read_file,
 }
-UNDERSTOOD = "run directories, TensorBoard or MLflow folders, .csv (W&B exports too), .jsonl or .parquet"
+UNDERSTOOD = (
+    "run directories, TensorBoard or MLflow folders, .csv (W&B exports too), .tsv, .jsonl or .parquet"
+)
 
 
 def load(path: Path) -> Table:
@@ -62,7 +64,7 @@ def source_of(path: Path) -> Source:
             return Source.jsonl
         case ".parquet":
             return Source.parquet
-        case ".csv":
+        case ".csv" | ".tsv":
             header = csv_header(path)
             if is_wandb_runs(header):
                 return Source.wandb_runs
