@@ -31,7 +31,7 @@ then does what was typed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -45,13 +45,14 @@ from harness.errors import CannotAnswer, WrongInput
 from harness.report.launches import print_launch, print_scripts, slots_line
 from harness.report.sweep_progress import SweepProgress
 from harness.report.terminal import print_lines
-from harness.runs import PLAN, RunDirectory, Status, revive
+from harness.runs import PLAN, RECORD, RunDirectory, Status, revive
 from harness.sweep.detach import QUEUE_LOG, detach
+from harness.sweep.gpus import gpus_here, refuse_missing_gpus
 from harness.sweep.launcher import LauncherKind
 from harness.sweep.ledger import CellState, survey
 from harness.sweep.local import Queue
 from harness.sweep.plan import PlanLine, PlannedCell, read_lines
-from harness.sweep.slots import AUTO, Slot, build_slots, own_cores
+from harness.sweep.slots import AUTO, Slot, build_slots, own_cores, visible_gpus
 from harness.sweep.slurm.launch import Launcher
 from harness.sweep.throughput import choose_slots
 from harness.training.cell import from_plain
@@ -78,6 +79,7 @@ def main(settings: Settings) -> None:
         if slurm and prepare_first(settings, Settings, task_overrides(), settings.dry_run):
             return
         raise
+    refuse_devices(settings, devices_of(settings, lines))
     if settings.retry_killed and not settings.dry_run:
         revive_killed(settings.folder, lines)
     if settings.launcher.kind is LauncherKind.slurm:
@@ -116,16 +118,38 @@ def why_not(left: Sequence[CellState]) -> str:
 
 def refuse_contradictions(settings: Settings) -> None:
     """Before anything is written. Raises WrongInput."""
-    wanted, gpu = settings.launcher, settings.hardware.device is Device.cuda
+    wanted = settings.launcher
+    if wanted.kind is LauncherKind.slurm and settings.detach:
+        raise WrongInput("launcher=slurm leaves nothing running here; leave detach=true out")
+    if settings.hardware.device is Device.cuda:
+        refuse_devices(settings, {Device.cuda})
+    if wanted.kind is LauncherKind.local and not settings.dry_run:
+        build_slots(wanted, own_cores())
+
+
+def devices_of(settings: Settings, lines: Sequence[PlanLine]) -> set[Device]:
+    """Of the cells that are left, as they were frozen: what was typed may be silent about the hardware."""
+    left = (line.frozen for line in lines if not (settings.folder / line.cell.run_id / RECORD).exists())
+    hardware = (frozen["config"]["hardware"] for frozen in left if frozen is not None)
+    return {from_plain(HardwareConfig, one).device for one in hardware}
+
+
+def refuse_devices(settings: Settings, devices: Collection[Device]) -> None:
+    """Raises WrongInput where cells of these devices would find no GPU, or all the same one."""
+    wanted = settings.launcher
     if wanted.kind is LauncherKind.slurm:
-        if settings.detach:
-            raise WrongInput("launcher=slurm leaves nothing running here; leave detach=true out")
-        if gpu and not (wanted.gpus or wanted.gres):
+        if Device.cuda in devices and not (wanted.gpus or wanted.gres):
             raise WrongInput("hardware=gpu needs launcher.gpus=1 (or launcher.gres=...): one for each task")
     elif not settings.dry_run:
-        if gpu and not wanted.gpus:
+        if Device.cuda in devices and not wanted.gpus:
             raise WrongInput("hardware=gpu needs launcher.gpus=N: how many GPUs to spread the cells over")
-        build_slots(wanted, own_cores())
+        if wanted.gpus:
+            refuse_missing_gpus(visible_gpus(wanted.gpus))
+        elif Device.auto in devices and (found := gpus_here()):
+            raise WrongInput(
+                f"hardware=auto takes a GPU, and this machine has {found}: all cells at once would be on the "
+                f"first; say launcher.gpus={found}, or hardware=cpu"
+            )
 
 
 def measured_slots(settings: Settings, lines: Sequence[PlanLine]) -> list[Slot]:

@@ -25,7 +25,7 @@ from harness.signals import SHELL_SIGNAL, death
 from harness.sweep.ledger import WAITING, CellState, held, look, survey
 from harness.sweep.plan import PlanLine, PlannedCell, create_run, still_planned
 from harness.sweep.queues import registered, release, reserve
-from harness.sweep.slots import Slot
+from harness.sweep.slots import Slot, only
 from harness.sweep.slurm.jobs import NO_JOBS, Jobs
 from harness.sweep.units import units
 
@@ -203,7 +203,7 @@ def start(run: Path, slot: Slot, command: Sequence[str]) -> subprocess.Popen[byt
     }
     parent = os.getpid()
     if slot.gpu is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
+        environment |= only(slot.gpu, os.environ)
     with (run / LOG).open("ab") as log:
         return subprocess.Popen(
             list(command),

@@ -1,6 +1,7 @@
 """The queue on this machine, with the real trainer on toy cells."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from harness.errors import CannotAnswer, WrongInput
 from harness.runs import FAILURE, RECORD, RunDirectory, Status, run_directories
+from harness.sweep import gpus
 from harness.sweep.detach import QUEUE_LOG, detach
 from harness.sweep.local import GRACE_SECONDS, LOG, start
 from harness.sweep.plan import create_run, read_lines
@@ -25,6 +27,8 @@ def test_slots_share_out_cores_and_gpus(monkeypatch):
     assert [slot.cores for slot in pairs] == [(0, 1), (2, 3)]
     gpus = build_slots(LauncherConfig(gpus=2, threads_per_slot=2), [0, 1, 2, 3])
     assert [slot.gpu for slot in gpus] == ["0", "1"]
+    assert [len(slot.cores) for slot in build_slots(LauncherConfig(gpus=2), [*range(16)])] == [8, 8]
+    assert [len(slot.cores) for slot in build_slots(LauncherConfig(gpus=1, slots=3), [0, 1])] == [1, 1, 1]
     assert len({*build_slots(LauncherConfig(slots=4), [0, 1])}) == 4
     assert len(build_slots(LauncherConfig(threads_per_slot=8), [0, 1])) == 1
     assert len(build_slots(LauncherConfig(slots=3), [0, 1])) == 3
@@ -37,10 +41,52 @@ def test_slots_take_the_gpus_that_this_process_was_given(monkeypatch, tmp_path):
     assert start(tmp_path, slots[1], ["env"]).wait() == 0
     told = (tmp_path / LOG).read_text().splitlines()
     assert {"CUDA_VISIBLE_DEVICES=GPU-ab", "OMP_NUM_THREADS=2"} <= {*told}
-    for hidden, shown in (("", 0), ("4,7", 2)):
+    for hidden, shown in (("", 0), ("4,7", 2), ("4, 7,-1,1", 2)):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
         with pytest.raises(WrongInput, match=f"launcher.gpus=3 but .* shows only {shown}"):
             build_slots(LauncherConfig(gpus=3), [0])
+
+
+def test_hip_and_cuda_are_told_of_the_same_gpu(monkeypatch, tmp_path):
+    """HIP heeds its own variable first: a slot that set CUDA's alone would leave all cells on one GPU."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("HIP_VISIBLE_DEVICES", "2,3")
+    slots = build_slots(LauncherConfig(gpus=2), [0])
+    assert [slot.gpu for slot in slots] == ["2", "3"]
+    assert start(tmp_path, slots[1], ["env"]).wait() == 0
+    told = (tmp_path / LOG).read_text().splitlines()
+    assert {"CUDA_VISIBLE_DEVICES=3", "HIP_VISIBLE_DEVICES=3"} <= {*told}
+
+
+@pytest.mark.parametrize(
+    ("names", "here", "said"),
+    [
+        (["0", "1"], 2, ""),
+        (["0", "1"], 1, "launcher.gpus=2 but PyTorch sees 1 here; say launcher.gpus=1"),
+        (["0"], 0, "launcher.gpus=1 but PyTorch sees no GPU here"),
+        (["MIG-a", "MIG-b"], 1, ""),
+        (["MIG-a", "MIG-b"], 0, "sees no GPU"),
+    ],
+)
+def test_no_slot_is_without_a_gpu(monkeypatch, names, here, said):
+    """Its cells would fail within seconds each, and it would go through the whole sweep so."""
+    monkeypatch.setattr(gpus, "gpus_here", lambda: here)
+    if not said:
+        gpus.refuse_missing_gpus(names)
+        return
+    with pytest.raises(WrongInput, match=re.escape(said)):
+        gpus.refuse_missing_gpus(names)
+
+
+def test_gpus_are_counted_by_another_process_where_a_driver_is(monkeypatch, tmp_path):
+    counted = gpus.gpus_here.__wrapped__
+    monkeypatch.setattr(gpus, "DRIVERS", (str(tmp_path / "nvidiactl"),))
+    monkeypatch.setattr(gpus, "COUNT", "print(3)")
+    assert counted() == 0
+    (tmp_path / "nvidiactl").touch()
+    assert counted() == 3
+    monkeypatch.setattr(gpus, "COUNT", "raise ImportError('no torch')")
+    assert counted() == 0
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch
 from harness.cli import main
 from harness.commands import cells
 from harness.data.prepare import prepare
-from harness.runs import PLAN, RunDirectory, claim, run_directories
+from harness.runs import PLAN, RECORD, RunDirectory, claim, run_directories
 from harness.sweep.plan import create_run, read_lines
 from harness.training.cell import read_cell
 
@@ -122,6 +122,7 @@ def test_each_run_of_a_multirun_has_threads_of_its_own(typed, tmp_path):
         ("plan", ['sweep.axes=["seed=1"]'], 2, "no horizon"),
         ("sweep", [AXES, "launcher=slurm", "detach=true"], 2, "leave detach=true out"),
         ("sweep", [AXES, "hardware=gpu"], 2, "launcher.gpus=N"),
+        ("sweep", [AXES, "hardware=gpu", "launcher.gpus=2"], 2, "PyTorch sees no GPU here"),
         ("sweep", [AXES, "hardware=gpu", "launcher=slurm"], 2, "one for each task"),
     ],
 )
@@ -131,6 +132,28 @@ def test_what_cannot_be_trained_cannot_be_planned(typed, tmp_path, verb, words, 
     assert said in err
     assert len(err.strip().splitlines()) == 1
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_of_gpu_cells_needs_gpus_though_nothing_is_said_of_the_hardware(typed, tmp_path, capsys):
+    assert typed("plan", AXES, "hardware=gpu")[0] == 0
+    for words, said in (((), "launcher.gpus=N"), (("launcher=slurm",), "one for each task")):
+        assert main(["sweep", "group=toy", *words]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["sweep", "group=toy", "dry_run=true"]) == 0
+    capsys.readouterr()
+    for line in read_lines(tmp_path / "runs" / "toy"):
+        run = tmp_path / "runs" / "toy" / line.cell.run_id
+        run.mkdir()
+        (run / RECORD).touch()
+    main(["sweep", "group=toy"])
+    assert "launcher.gpus" not in capsys.readouterr().err  # nothing is left to train
+
+
+def test_cells_that_take_any_gpu_are_not_all_started_on_the_first(typed, monkeypatch, capsys):
+    monkeypatch.setattr("harness.commands.sweep.gpus_here", lambda: 2)
+    assert typed("plan", AXES, "hardware=auto")[0] == 0
+    assert main(["sweep", "group=toy"]) == 2
+    assert "say launcher.gpus=2, or hardware=cpu" in capsys.readouterr().err
 
 
 def test_a_plan_edited_by_hand_is_refused_by_every_verb(typed, tmp_path):
