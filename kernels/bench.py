@@ -1,6 +1,7 @@
 """Attention timed on the GPU that is here, ours beside PyTorch's and, where installed, flash-attn.
 
-Whoever fails the comparison of `kernels.selfcheck` on a case has no speed there, whoever it is. Nothing of
+Whoever fails the comparison of `kernels.selfcheck` on a case has no speed there, whoever it is. Gradients
+that differ between two runs, as those of a backward with atomics do, are told beside the speed. Nothing of
 this has run on a GPU yet; what does not need one is tested with a clock and contestants put in.
 """
 
@@ -61,12 +62,14 @@ CASES = (
 
 @dataclass(frozen=True)
 class Timing:
-    """One contestant on one case. `refused` says why there is no speed; then the others are None. The
-    backward counts five products, without the scores that it recomputes."""
+    """One contestant on one case. `refused` says why there is no speed; then the others are None.
+    `unsteady`: what differs between two runs. The backward counts five products, without the scores that it
+    recomputes."""
 
     case: Case
     name: str
     refused: str = ""
+    unsteady: str = ""
     forward_ms: float | None = None
     backward_ms: float | None = None
     forward_tflops: float | None = None
@@ -135,14 +138,16 @@ def timed(case: Case, name: str, attend: Attend, clock: Clock, device: str = "cu
     subject = Subject(head_dim=case.head_dim, dtype="bfloat16", windowed=True, device=device)
     group = case.heads // case.key_heads
     try:
-        wrong = compare(subject, attend, (case.tokens, group, 1), case.window)
-        if wrong is not None:
-            return Timing(case, name, refused=f"wrong: {wrong.rstrip(':')}")
-        forward, backward = _milliseconds(case, attend, clock, device)
+        with torch._functorch.config.patch(donated_buffer=False):  # else no second backward of a compiled one
+            found = compare(subject, attend, (case.tokens, group, 1), case.window)
+            if found.wrong:
+                return Timing(case, name, refused=f"wrong: {found.wrong}")
+            forward, backward = _milliseconds(case, attend, clock, device)
     except Exception as error:  # no such back end, kernel or memory: each library says it by its own type
         return Timing(case, name, refused=first_line(error))
     flops = case.forward_flops
-    return Timing(case, name, "", forward, backward, tflops(flops, forward), tflops(2.5 * flops, backward))
+    speeds = tflops(flops, forward), tflops(2.5 * flops, backward)
+    return Timing(case, name, "", found.unsteady, forward, backward, *speeds)
 
 
 def first_line(error: Exception) -> str:

@@ -85,9 +85,9 @@ def shortfall(subject: Subject, attend: Attend = shipped, sizes: Sequence[Size] 
         return said
     windows = (None, 1, 23) if subject.windowed else (None,)
     for size, window in product(sizes, windows):
-        said = compare(subject, attend, size, window)
-        if said is not None:
-            return f"{said} of {size[0]} tokens, {size[1]} heads on {size[2]}, window {window}"
+        found = compare(subject, attend, size, window)
+        if said := found.wrong or found.unsteady:
+            return f"{said}: of {size[0]} tokens, {size[1]} heads on {size[2]}, window {window}"
     return None
 
 
@@ -124,7 +124,16 @@ def wide_of(dtype: torch.dtype) -> torch.dtype:
 NAMES = ("out", "dq", "dk", "dv")
 
 
-def compare(subject: Subject, attend: Attend, size: Size, window: int | None) -> str | None:
+@dataclass(frozen=True)
+class Finding:
+    """The first output or gradient that is too far from the truth, and the first that differs between two
+    runs; empty where none is."""
+
+    wrong: str
+    unsteady: str
+
+
+def compare(subject: Subject, attend: Attend, size: Size, window: int | None) -> Finding:
     tokens, heads, key_heads = size
     random = torch.Generator().manual_seed(tokens)
     # tokens before heads in memory, as a model's projection leaves them
@@ -142,14 +151,18 @@ def compare(subject: Subject, attend: Attend, size: Size, window: int | None) ->
     truth = run(sdpa, torch.float64)
     theirs = [run(by, subject.torch_dtype) for by in (sdpa, eager)]
     once, again = run(attend, subject.torch_dtype), run(attend, subject.torch_dtype)
-    for name, true, found, repeated, *rough in zip(NAMES, truth, once, again, *theirs, strict=True):
+    wrong = ""
+    for name, true, found, *rough in zip(NAMES, truth, once, *theirs, strict=True):
         error, allowed = largest_error(found, true), 2 * max(largest_error(each, true) for each in rough)
         budget = max(allowed, noise_floor(true, found.dtype))
-        if not error <= budget:
-            return f"{name} is off by {error:.2g}, more than {budget:.2g}:"
-        if not torch.equal(found, repeated):
-            return f"{name} differs between two runs:"
-    return None
+        if not (wrong or error <= budget):
+            wrong = f"{name} is off by {error:.2g}, more than {budget:.2g}"
+    return Finding(wrong, unsteady(NAMES, once, again))
+
+
+def unsteady(names: Sequence[str], once: Sequence[Tensor], again: Sequence[Tensor]) -> str:
+    pairs = zip(names, once, again, strict=True)
+    return next((f"{name} differs between two runs" for name, a, b in pairs if not torch.equal(a, b)), "")
 
 
 def largest_error(found: Tensor, true: Tensor) -> float:

@@ -86,7 +86,7 @@ def loss_rows(timings: list[Timing], peak: float) -> list[tuple[str, ...]]:
             *map(str, (found.case.tokens, found.case.width, found.case.vocab_size, found.name)),
             *speed_cells(found.validating_ms, found.validating_tflops, peak),
             *speed_cells(found.training_ms, found.training_tflops, peak),
-            found.refused,
+            found.refused or found.unsteady,
         )
         for found in timings
     ]

@@ -209,5 +209,5 @@ def timing_row(found: Timing, peak: float) -> tuple[str, ...]:
         *about,
         *speed_cells(found.forward_ms, found.forward_tflops, peak),
         *speed_cells(found.backward_ms, found.backward_tflops, peak),
-        found.refused,
+        found.refused or found.unsteady,
     )

@@ -157,6 +157,13 @@ def gpu_timer(problem: Problem) -> Timer:
     return time
 
 
+def search_on_card(problem: Problem) -> Found:
+    """Triton launches on the current device, wherever the tensors are."""
+    torch.cuda.init()  # says what is missing where there is no card
+    with torch.cuda.device(problem.device):
+        return search(problem, gpu_timer(problem), static_gate(problem))
+
+
 def search_apart(problem: Problem) -> Found:
     """Raises RuntimeError with the last line of a search that failed."""
     home = str(Path(__file__).parents[2])
@@ -199,5 +206,4 @@ def tuned(problem: Problem, search: Callable[[Problem], Found] = search_apart) -
 
 
 if __name__ == "__main__":
-    asked = Problem(**json.loads(sys.argv[1]))
-    print(json.dumps(asdict(search(asked, gpu_timer(asked), static_gate(asked)))))
+    print(json.dumps(asdict(search_on_card(Problem(**json.loads(sys.argv[1]))))))

@@ -199,7 +199,7 @@ def launch_delta(out_BHTD: Tensor, dout_BHTD: Tensor, dlse_BHT: Tensor | None = 
     delta_kernel[(triton.cdiv(T_q, rows) * B * H,)](
         out_BHTD, dout_BHTD, None if dlse_BHT is None else dlse_BHT.contiguous(), delta_BHT,
         *out_BHTD.stride(), *dout_BHTD.stride(), H, T_q,
-        D=D, WIDTH=padded_width(D), ROWS=rows, LSE=dlse_BHT is not None, num_warps=4,
+        D=D, WIDTH=padded_width(D), ROWS=rows, LSE=dlse_BHT is not None, num_warps=4, enable_fp_fusion=True,
     )  # fmt: skip
     return delta_BHT
 

@@ -1,8 +1,9 @@
 """The loss timed on the GPU that is here: ours, by kernel and by PyTorch's operations, beside PyTorch's own
 and, where installed, Liger's.
 
-Whoever fails the comparison of the self-check on a case has no speed there, whoever it is. Nothing of this
-has run on a GPU yet; what does not need one is tested with a clock and contestants put in.
+Whoever fails the comparison of the self-check on a case has no speed there, whoever it is; whose gradients
+differ between two runs is told. Nothing of this has run on a GPU yet; what does not need one is tested with a
+clock and contestants put in.
 """
 
 from __future__ import annotations
@@ -46,11 +47,13 @@ CASES = tuple(
 @dataclass(frozen=True)
 class Timing:
     """One contestant on one case. `refused` says why there is no speed; then the others are None.
-    `validating` is the loss alone, `training` loss and gradients."""
+    `unsteady`: what differs between two runs. `validating` is the loss alone, `training` loss and gradients.
+    """
 
     case: Case
     name: str
     refused: str = ""
+    unsteady: str = ""
     validating_ms: float | None = None
     training_ms: float | None = None
     validating_tflops: float | None = None
@@ -99,15 +102,15 @@ def timed(case: Case, name: str, loss_of: LossOf, clock: Clock, device: str = "c
     torch.compiler.reset()  # each case has its own compilations: past a few, PyTorch would go on without
     subject = Subject(vocab_size=case.vocab_size, width=case.width, dtype="bfloat16", device=device)
     try:
-        if wrong := compare(subject, loss_of, z_loss=0.0):
-            return Timing(case, name, refused=f"wrong: {wrong}")
+        found = compare(subject, loss_of, z_loss=0.0)
+        if found.wrong:
+            return Timing(case, name, refused=f"wrong: {found.wrong}")
         validating, training = _milliseconds(case, loss_of, clock, device)
     except Exception as error:  # no such kernel, no memory: each library says it by its own type
         return Timing(case, name, refused=first_line(error))
     flops = case.product_flops
-    return Timing(
-        case, name, "", validating, training, tflops(flops, validating), tflops(3 * flops, training)
-    )
+    speeds = tflops(flops, validating), tflops(3 * flops, training)
+    return Timing(case, name, "", found.unsteady, validating, training, *speeds)
 
 
 def _milliseconds(case: Case, loss_of: LossOf, clock: Clock, device: str) -> tuple[float, float]:

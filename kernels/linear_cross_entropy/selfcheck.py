@@ -13,7 +13,7 @@ from kernels.attention.api import Implementation
 from kernels.linear_cross_entropy.api import IGNORED, linear_cross_entropy
 from kernels.linear_cross_entropy.reference import reference_linear_cross_entropy
 from kernels.linear_cross_entropy.sweep import Block, sweep
-from kernels.selfcheck import largest_error
+from kernels.selfcheck import Finding, largest_error, unsteady
 
 LossOf = Callable[[Tensor, Tensor, Tensor, float], Tensor]
 """hidden (N, W), weight (V, W), targets (N,), z_loss -> the mean loss."""
@@ -47,7 +47,8 @@ def shortfall(subject: Subject, loss_of: LossOf, block: Block) -> str | None:
     """The first of loss and gradients that is further from float64 than twice the error of PyTorch in the
     same precision, or that differs between two runs; and of the same in several blocks of tokens."""
     for z_loss in (Z_LOSS, 0.0):
-        if said := compare(subject, loss_of, z_loss):
+        found = compare(subject, loss_of, z_loss)
+        if said := found.wrong or found.unsteady:
             return f"{said}, z_loss={z_loss}"
     given = _inputs(subject)
     kept = (given[2] != IGNORED).sum()
@@ -56,16 +57,17 @@ def shortfall(subject: Subject, loss_of: LossOf, block: Block) -> str | None:
         found = sweep(*given, 0.0, IGNORED, True, block, BLOCK_TOKENS)
         return tuple(x.float() / kept for x in found)
 
-    if said := _difference(*_by_eager(given), in_blocks(), in_blocks()):
+    found = _finding(*_by_eager(given), in_blocks(), in_blocks())
+    if said := found.wrong or found.unsteady:
         return f"{said}, in blocks of {BLOCK_TOKENS} tokens"
     return None
 
 
-def compare(subject: Subject, loss_of: LossOf, z_loss: float) -> str | None:
-    """What is wrong with loss and gradients on all tokens at once."""
+def compare(subject: Subject, loss_of: LossOf, z_loss: float) -> Finding:
+    """Of loss and gradients on all tokens at once."""
     given = _inputs(subject)
     once, again = (_run(loss_of, given, given[0].dtype, z_loss) for _ in "ab")
-    return _difference(*_by_eager(given, z_loss), once, again)
+    return _finding(*_by_eager(given, z_loss), once, again)
 
 
 def _inputs(subject: Subject) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,16 +97,14 @@ def _by_eager(
     return _run(eager, given, torch.float64, z_loss), _run(eager, given, given[0].dtype, z_loss)
 
 
-def _difference(
+def _finding(
     truth: tuple[Tensor, ...], rough: tuple[Tensor, ...], once: tuple[Tensor, ...], again: tuple[Tensor, ...]
-) -> str | None:
-    names = ("loss", "dhidden", "dweight")
-    for name, true, theirs, found, repeated in zip(names, truth, rough, once, again, strict=True):
+) -> Finding:
+    names, wrong = ("loss", "dhidden", "dweight"), ""
+    for name, true, theirs, found in zip(names, truth, rough, once, strict=True):
         unit = (32 if found.dtype == torch.float32 else 1) * torch.finfo(found.dtype).eps
         budget = max(2 * largest_error(theirs, true), unit * float(true.abs().max()))
         error = largest_error(found, true)
-        if not error <= budget:
-            return f"{name} is off by {error:.2g}, more than {budget:.2g}"
-        if not torch.equal(found, repeated):
-            return f"{name} differs between two runs"
-    return None
+        if not (wrong or error <= budget):
+            wrong = f"{name} is off by {error:.2g}, more than {budget:.2g}"
+    return Finding(wrong, unsteady(names, once, again))

@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
+from itertools import count
 from types import ModuleType
 
 import pytest
@@ -47,6 +48,35 @@ def test_only_who_is_right_has_a_speed() -> None:
     assert wrong.forward_ms is wrong.forward_tflops is missing.backward_ms is None
     assert timing_row(wrong, 100.0)[4:11] == ("wrong", "", "", "", "", "", "")
     assert timing_row(right, right.forward_tflops)[5:8] == ("2.000", "0", "100")
+
+
+TURNS = count()
+
+
+def by_atomics(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+    """Right, but its gradients never sum twice in one order."""
+    return sdpa(rounded(q), k, v, window)
+
+
+def rounded(q: Tensor) -> Tensor:
+    out = q.clone()
+    out[..., 0] += torch.finfo(q.dtype).eps * q[..., 0] * (next(TURNS) % 2)
+    return out
+
+
+def test_whose_gradients_differ_between_two_runs_is_told_and_timed() -> None:
+    (found,) = race({"atomics": by_atomics}, (CASE,), clock, "cpu")
+    assert (found.refused, found.forward_ms) == ("", 2.0)
+    assert found.unsteady == "out differs between two runs"
+    assert timing_row(found, 100.0)[-1] == found.unsteady
+
+
+def test_a_compiled_backward_runs_as_often_as_the_clock_likes() -> None:
+    """PyTorch's compiler gives away what the forward keeps, unless told that there is a second backward."""
+    attend = torch.compile(sdpa, backend="aot_eager", dynamic=False)
+    as_compared = replace(CASE, batch=2, heads=2, key_heads=1, window=None)
+    (found,) = race({"compiled": attend}, (as_compared,), clock, "cpu")
+    assert found.refused == ""
 
 
 def test_flops_are_those_of_the_pairs_that_are_seen() -> None:

@@ -48,6 +48,16 @@ def test_no_recompilation_as_the_number_of_tokens_changes() -> None:
         assert len({id(each) for each in compiled[place::launches]}) == 1, compiled[place].name
 
 
+def test_fused_multiply_add_is_asked_for_and_no_default(monkeypatch) -> None:
+    """Of Triton, which changes it: numbers and baselines stay those of fused kernels."""
+    monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "0")
+    with compiling_for(CARDS["sm_80"]) as compiled:
+        a_step(32, 0)
+    assert {
+        each.name: each.metadata.enable_fp_fusion for each in compiled if not each.metadata.enable_fp_fusion
+    } == {}
+
+
 @pytest.mark.parametrize("card", ["sm_90", "gfx942"])
 def test_the_loss_kernel_is_no_worse_than_its_baseline(card: str) -> None:
     kept = loss.baseline()
