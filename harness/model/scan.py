@@ -44,7 +44,7 @@ def chunked(
         v_BCQHd, write_BCQn, read_BCQn, decay_BCQH = (
             split(x.float(), chunk) for x in (v_BTHd, write_BTn, read_BTn, decay_BTH)
         )
-        until_BCQH = decay_BCQH.cumsum(2)  # the chunk's decay up to and including a position
+        until_BCQH = running_sum(decay_BCQH, dim=2)  # the chunk's decay up to and including a position
         until_BCHQ = until_BCQH.transpose(2, 3)
         scores_BCQQ = read_BCQn @ write_BCQn.transpose(-1, -2)
         weights_BCHQQ = scores_BCQQ[:, :, None] * falling(until_BCHQ, until_BCHQ, diagonal=0)
@@ -60,12 +60,23 @@ def chunked(
 
 def carry(written_BCnI: Tensor, decay_BCH: Tensor) -> Tensor:
     """The states at the start of each chunk, [B, C, n, I], from what every chunk before it wrote."""
-    until_BHC = decay_BCH.cumsum(1).transpose(1, 2)
+    until_BHC = running_sum(decay_BCH, dim=1).transpose(1, 2)
     before_BHC = until_BHC - decay_BCH.transpose(1, 2)
     weights_BHCC = falling(before_BHC, until_BHC, diagonal=-1)
     written_BHCs = written_BCnI.unflatten(3, (decay_BCH.shape[2], -1)).permute(0, 3, 1, 2, 4).flatten(3)
     state_BHCnd = (weights_BHCC @ written_BHCs).unflatten(3, (written_BCnI.shape[2], -1))
     return state_BHCnd.permute(0, 2, 3, 1, 4).flatten(3)
+
+
+def running_sum(x: Tensor, dim: int) -> Tensor:
+    """cumsum; on a GPU as a product with ones below the diagonal: some releases of PyTorch refuse cumsum
+    there once algorithms are to be deterministic."""
+    return x.cumsum(dim) if x.device.type != "cuda" else multiplied_out(x, dim)
+
+
+def multiplied_out(x: Tensor, dim: int) -> Tensor:
+    below_QQ = torch.ones(x.shape[dim], x.shape[dim], dtype=x.dtype, device=x.device).tril()
+    return (below_QQ @ x.movedim(dim, -2)).movedim(-2, dim)
 
 
 def falling(later: Tensor, earlier: Tensor, diagonal: int) -> Tensor:

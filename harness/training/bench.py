@@ -16,9 +16,9 @@ from harness.data.loader import loader_tokens_per_second
 from harness.data.shards import TokenStore
 from harness.errors import CannotAnswer
 from harness.training.cell import Cell, write_cell
+from harness.training.compiling import wants_compile
 from harness.training.contest import PACKAGES, Contender, Entry, Kind, Turn, start, warm
 from harness.training.distributed import choose_device
-from harness.training.module import wants_compile
 from harness.training.packing import Arrangement, crew, throughputs
 from harness.training.peaks import peak_flops
 
@@ -64,7 +64,7 @@ def train_speed(cell: Cell, steps: int, repeats: int, python: str) -> TrainSpeed
     with ExitStack() as stack:
         run = stack.enter_context(frozen(cell))
         contenders = []
-        for entry in entries(wants_compile(cell.config.hardware.compile), python):
+        for entry in entries(compiles(cell), python):
             contender = start(entry, run)
             stack.callback(contender.close)
             try:
@@ -87,6 +87,11 @@ def train_speed(cell: Cell, steps: int, repeats: int, python: str) -> TrainSpeed
         ],
         left_out=left_out,
     )
+
+
+def compiles(cell: Cell) -> bool:
+    hardware = cell.config.hardware
+    return wants_compile(hardware.compile, choose_device(hardware.device))
 
 
 def entries(compiles: bool, python: str) -> list[Entry]:

@@ -22,6 +22,9 @@ from harness.training.peaks import peak_flops
 from harness.training.schedule import LrAt
 from harness.training.steplog import StepLog
 
+SHARE = 0.05
+"""Of the time, that saving may take: a checkpoint of a billion parameters takes longer than its interval."""
+
 
 class Clock(lightning.Callback):
     """Training seconds, over all attempts, without validation and saving; the first span of an attempt
@@ -137,8 +140,8 @@ class Validation(lightning.Callback):
 
 
 class Saver(lightning.Callback):
-    """A checkpoint every so many seconds, and one when asked to stop. `shared` is what the run took over
-    from another."""
+    """A checkpoint every so many seconds, less often where saving would take more than a `SHARE` of the time,
+    and one when asked to stop. `shared` is what the run took over from another."""
 
     def __init__(
         self,
@@ -156,28 +159,34 @@ class Saver(lightning.Callback):
         self.cell, self.attempt, self.clock, self.started_at = cell, attempt, clock, started_at
         self.world, self.earlier_sizes = world, earlier_sizes
         self.step_log, self.shared = log, shared
-        self.saved_at = time.monotonic()
+        self.saved_at, self.took = time.monotonic(), 0.0
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Span, index: int) -> None:
-        late = time.monotonic() - self.saved_at >= self.cell.config.saving.checkpoint_seconds
-        due = largest(late and self.world.leads, module.device)  # one clock decides for all
+        due = largest(self.is_late and self.world.leads, module.device)  # one clock decides for all
         if due and not trainer.should_stop and batch.stop < self.cell.horizon.steps:
             self.save(module, batch.stop)
 
+    @property
+    def is_late(self) -> bool:
+        wanted = self.cell.config.saving.checkpoint_seconds
+        return time.monotonic() - self.saved_at >= (max(wanted, self.took / SHARE) if wanted else 0)
+
     def save(self, module: TrainingModule, step: int) -> None:
+        began = time.monotonic()
         self.attempt.check()
         self.attempt.sync_metrics()
         state = self.state(module, step)  # every process must ask for it
         if self.world.leads:
             save(self.attempt.run.checkpoints, state)
         self.saved_at = time.monotonic()
+        self.took = self.saved_at - began
 
     def state(self, module: TrainingModule, step: int) -> State:
         losses, grad_norms = self.step_log.tensors() if self.step_log and self.step_log.keep else (None, None)
         return State(
             step=step,
-            model=gathered(module.model.state_dict()),
-            optimizer=gathered(module.own_optimizer.state_dict()),
+            model=gathered(module.model.state_dict(), self.world.leads),
+            optimizer=gathered(module.own_optimizer.state_dict(), self.world.leads),
             micro_batch=module.micro_batch,
             threads=torch.get_num_threads(),
             compiled=module.compiled,

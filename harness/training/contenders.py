@@ -61,7 +61,7 @@ class Pace(IterableDataset):
 
 
 def wait_for_gpu() -> None:
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 

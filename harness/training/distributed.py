@@ -26,7 +26,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from harness.errors import CannotAnswer, HarnessError, WrongInput, in_one_line
 from harness.model.transformer import Transformer
 from harness.runs import Attempt, RunRecord
-from harness.training.settings import Device, HardwareConfig, Strategy
+from harness.training.settings import Device, HardwareConfig, Precision, Strategy
 
 Value = TypeVar("Value")
 LAUNCHERS = (
@@ -35,6 +35,8 @@ LAUNCHERS = (
 )
 MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
 FAILURE = "harness/failure"
+BF16_SINCE = (8, 0)
+"""NVIDIA's compute capability (CUDA C++ Programming Guide, table of arithmetic throughput)."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +122,28 @@ def choose_device(device: Device) -> torch.device:
 
 
 def own_device(device: torch.device, world: World) -> torch.device:
-    """The GPU of this process: the one of its number on its machine, or the only one that it was shown."""
+    """The GPU of this process: the one of its number on its machine, or the only one that it was shown.
+    Raises WrongInput where there are fewer GPUs than processes."""
     if device.type != "cuda":
         return device
-    return torch.device("cuda", world.local_rank if torch.cuda.device_count() > 1 else 0)
+    shown = torch.cuda.device_count()
+    if 1 < shown <= world.local_rank:
+        raise WrongInput(
+            f"process {world.local_rank + 1} of {socket.gethostname()} has no GPU: torch sees {shown}; start "
+            "one process a GPU (torchrun --nproc-per-node, or srun --ntasks-per-node)"
+        )
+    return torch.device("cuda", world.local_rank if shown > 1 else 0)
+
+
+def refuse_precision(precision: Precision, device: torch.device) -> None:
+    """Raises WrongInput for bf16 on a card that only emulates it, many times slower than fp32."""
+    if precision is not Precision.bf16 or device.type != "cuda" or torch.version.hip is not None:
+        return
+    if (capability := torch.cuda.get_device_capability(device)) < BF16_SINCE:
+        raise WrongInput(
+            f"hardware.precision=bf16: {torch.cuda.get_device_name(device)} has none (compute capability "
+            f"{capability[0]}.{capability[1]}, bf16 came with 8.0); use hardware.precision=fp32"
+        )
 
 
 def refuse_uneven_batch(batch_sequences: int, world: World) -> None:
@@ -230,14 +250,16 @@ def sync_gradients(model: nn.Module, wanted: bool) -> None:
     model.set_requires_gradient_sync(wanted)
 
 
-def gathered(value: Any) -> Any:
-    """A state in which every sharded tensor is whole, on the CPU. Every process must ask for it."""
+def gathered(value: Any, keep: bool = True) -> Any:
+    """A state in which every sharded tensor is whole, on the CPU. Every process must ask for it; one that
+    does not `keep` it gets None for each, since a machine holds as many copies as processes that do."""
     if isinstance(value, DTensor):
-        return value.full_tensor().cpu()
+        whole = value.full_tensor()
+        return whole.cpu() if keep else None
     if isinstance(value, dict):
-        return {key: gathered(item) for key, item in value.items()}
+        return {key: gathered(item, keep) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [gathered(item) for item in value]
+        return [gathered(item, keep) for item in value]
     return value
 
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import shutil
-import sysconfig
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from harness.data.loader import Batches
-from harness.errors import WrongInput
 from harness.model.transformer import Transformer
 from harness.training.distributed import (
     ALONE,
@@ -31,7 +26,7 @@ from harness.training.gemm import compile_with
 from harness.training.lean import lightning
 from harness.training.optim import build_optimizer, clip_gradients, set_lr
 from harness.training.schedule import LrAt
-from harness.training.settings import Compile, HardwareConfig, OptimConfig, Precision, Strategy
+from harness.training.settings import HardwareConfig, OptimConfig, Precision, Strategy
 
 
 @dataclass(frozen=True)
@@ -164,7 +159,10 @@ class TrainingModule(lightning.LightningModule):
         return loss.detach()
 
     def to_device(self, windows: np.ndarray) -> tuple[Tensor, Tensor]:
-        rows = torch.from_numpy(windows).to(self.device, non_blocking=True)
+        rows = torch.from_numpy(windows)
+        if self.device.type == "cuda":
+            rows = rows.pin_memory()  # what is not pinned is copied when the steps before are done
+        rows = rows.to(self.device, non_blocking=True)
         return rows[:, :-1], rows[:, 1:]
 
     def autocast(self) -> contextlib.AbstractContextManager:
@@ -186,27 +184,3 @@ class TrainingModule(lightning.LightningModule):
             with self.autocast():
                 total += self.model.loss(tokens, targets).double() * len(rows)
         return float(summed(total)) / len(windows)
-
-
-def is_compiled(hardware: HardwareConfig, begun: bool | None = None) -> bool:
-    """Whether a run is compiled; `begun` says whether one that goes on was. Raises WrongInput where the
-    compiler is missing that `always`, or a run that began compiled, needs."""
-    if begun is None:
-        return wants_compile(hardware.compile)
-    if begun and not can_compile():
-        raise WrongInput("this run began compiled, and goes on where g++ (or CXX) and Python's headers are")
-    return begun  # compiled code rounds differently
-
-
-def wants_compile(choice: Compile) -> bool:
-    """`auto` compiles where Inductor finds what it needs; WrongInput for `always` where it does not."""
-    able = can_compile()
-    if choice is Compile.always and not able:
-        raise WrongInput("hardware.compile=always needs g++ (or CXX) and Python's headers; or use auto")
-    return choice is not Compile.never and able
-
-
-def can_compile() -> bool:
-    """Inductor builds its CPU code with $CXX or g++ and includes Python.h."""
-    header = Path(sysconfig.get_path("include")) / "Python.h"
-    return shutil.which(os.environ.get("CXX", "g++")) is not None and header.exists()

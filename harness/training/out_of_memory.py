@@ -7,6 +7,7 @@ larger machine to the bit, and its record says so.
 from __future__ import annotations
 
 import gc
+import re
 from dataclasses import asdict, dataclass
 
 import torch
@@ -15,8 +16,13 @@ from harness.errors import CannotAnswer, WrongInput
 from harness.runs import Attempt, RunDirectory, read_json, write_json
 
 NOTE = "out_of_memory.json"
-CPU_ALLOCATOR = "can't allocate memory"
-"""How PyTorch's allocator on a CPU says it, in a bare RuntimeError."""
+TOLD = re.compile(
+    r"can't allocate memory"  # PyTorch's allocator on a CPU
+    r"|(CUDA|HIP) out of memory"  # the one on a GPU, where a compiler has wrapped its error in one of its own
+    r"|(CUDA|HIP|hip|Triton) [Ee]rror( \[\w+\])?: (hipErrorOutOfMemory|out of memory)"
+    r"|(CUBLAS|HIPBLAS|CUDNN)_STATUS_(ALLOC_FAILED|INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED)"
+)
+"""How those say it who raise a bare RuntimeError."""
 
 
 class OutOfMemory(CannotAnswer):
@@ -39,8 +45,8 @@ class Halving:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    told = isinstance(error, RuntimeError) and CPU_ALLOCATOR in str(error)
-    return told or isinstance(error, torch.OutOfMemoryError | MemoryError)
+    told = isinstance(error, RuntimeError) and TOLD.search(str(error))
+    return bool(told) or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def read_halving(run: RunDirectory) -> Halving | None:

@@ -13,12 +13,13 @@ FORGET_PEAK = "5"
 """Of proc(5): what, written to clear_refs, resets the peak of the resident set."""
 
 
-def forget_peak() -> None:
-    """Start anew: an earlier run of this process does not count. Where that cannot be, it does."""
+def forget_peak(device: torch.device) -> None:
+    """Start anew: an earlier run of this process does not count. Where that cannot be, it does. A run on a
+    CPU leaves a GPU alone: touching it takes memory there, or fails where one process alone may have it."""
     with contextlib.suppress(OSError):
         (PROCESS / "clear_refs").write_text(FORGET_PEAK)
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_bytes(device: torch.device) -> int | None:

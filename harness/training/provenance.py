@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -40,6 +41,7 @@ TOLD = re.compile(
     r"|SLURM_(CLUSTER_NAME|JOB_ID|JOB_PARTITION|JOB_NODELIST|ARRAY_JOB_ID|ARRAY_TASK_ID|RESTART_COUNT|PROCID"
     r"|STEP_ID|STEP_NUM_TASKS|NTASKS|NNODES|CPUS_PER_TASK|GPUS_ON_NODE|MEM_PER_NODE|MEM_PER_CPU)"
 )
+DRIVERS = ("/proc/driver/nvidia/version", "/sys/module/amdgpu/version")
 PACKAGES = ("torch", "lightning", "numpy", "tokenizers", "datasets", "triton", "hydra-core", "scipy")
 
 
@@ -107,19 +109,20 @@ def gpu(device: torch.device) -> dict[str, Any]:
         "visible": torch.cuda.device_count(),
         "driver": driver(),
         "cuda": torch.version.cuda,
+        "hip": torch.version.hip,
         "cudnn": torch.backends.cudnn.version(),
         "nccl": torch.cuda.nccl.version() if torch.distributed.is_nccl_available() else None,
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "tf32": torch.backends.cuda.matmul.fp32_precision == "tf32",
     }
 
 
 def driver() -> str | None:
-    """Of NVIDIA's kernel module, where it is loaded."""
-    try:
-        lines = Path("/proc/driver/nvidia/version").read_text().splitlines()
-    except OSError:
-        return None
-    return lines[0].removeprefix("NVRM version:").strip() if lines else None
+    """Of NVIDIA's or AMD's kernel module, where one is loaded and has a version of its own."""
+    for statement in DRIVERS:
+        with contextlib.suppress(OSError):
+            if lines := Path(statement).read_text().splitlines():
+                return lines[0].removeprefix("NVRM version:").strip()
+    return None
 
 
 def compiler() -> str | None:

@@ -37,6 +37,7 @@ from harness.training.callbacks import Clock, Metrics, ProgressBar, Saver, StopO
 from harness.training.cell import Cell, read_cell
 from harness.training.checkpoint import State, load_file, load_latest, path_of
 from harness.training.choices import attention_of, loss_of, tuning_of
+from harness.training.compiling import is_compiled
 from harness.training.damaged_cache import recompiled
 from harness.training.distributed import (
     ALONE,
@@ -46,13 +47,14 @@ from harness.training.distributed import (
     from_first,
     own_device,
     read_world,
+    refuse_precision,
     refuse_uneven_batch,
     together,
     told,
 )
 from harness.training.fitting import micro_batch_of
 from harness.training.memory import divisors
-from harness.training.module import TrainingModule, is_compiled
+from harness.training.module import TrainingModule
 from harness.training.out_of_memory import (
     Halving,
     OutOfMemory,
@@ -169,7 +171,6 @@ def earlier_sizes(state: State | None, world: World) -> str:
 
 def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag: StopFlag) -> RunRecord:
     quiet_lightning()
-    forget_peak()
     refuse_uneven_batch(cell.horizon.batch_sequences, world)
     trunk = trunk_of(cell) if world.size == 1 else None
     evaluate_at = evaluation_steps(cell)
@@ -177,6 +178,7 @@ def train_owned(cell: Cell, attempt: Attempt, world: World, progress: bool, flag
     branch = branch_off(attempt.run, cell, trunk, evaluate_at) if trunk and not state else None
     state = branch.state if branch else state
     device = own_device(choose_device(cell.config.hardware.device), world)
+    forget_peak(device)
     set_threads(cell.config.hardware, state)
     origin = Origin(code=code_version(), started_at=first_start(attempt.run, state))
     if world.leads:
@@ -276,8 +278,9 @@ def build_module(
     cell: Cell, data: Data, state: State | None, world: World = ALONE, halving: Halving | None = None
 ) -> tuple[TrainingModule, Attention, CrossEntropy]:
     config = cell.config
-    device = choose_device(config.hardware.device)
-    compiled = is_compiled(config.hardware, state.compiled if state else None)
+    device = own_device(choose_device(config.hardware.device), world)
+    refuse_precision(config.hardware.precision, device)
+    compiled = is_compiled(config.hardware, device, state.compiled if state else None)
     attention = attention_of(cell, device, compiled, tuning_of(cell, state, world))
     cross_entropy = loss_of(cell, device)
     model = build_model(

@@ -8,10 +8,12 @@ from torch.utils.data import DataLoader
 
 from harness.training.cell import Cell
 from harness.training.module import Span
+from harness.training.settings import Device
 
 ROWS_PER_RUN = 100
-SPAN_FLOPS = 2e11
-"""A run saves and stops between spans: a few seconds apart on one CPU core, every step of a large model."""
+SPAN_FLOPS, GPU_SPAN_FLOPS = 2e11, 1e14
+"""A run saves and stops between spans: a few seconds apart on one CPU core, every step of a large model. On a
+GPU a second or less, in which the host runs ahead and waits for nothing."""
 
 
 def evaluation_steps(cell: Cell) -> set[int]:
@@ -23,7 +25,9 @@ def evaluation_steps(cell: Cell) -> set[int]:
 
 def row_steps(cell: Cell, evaluate_at: set[int], last: int) -> set[int]:
     """Where rows of metrics end."""
-    affordable = int(SPAN_FLOPS / cell.shape.training_flops(cell.horizon.batch_tokens))
+    on_gpu = cell.config.hardware.device is Device.cuda
+    least = GPU_SPAN_FLOPS if on_gpu else SPAN_FLOPS
+    affordable = int(least / cell.shape.training_flops(cell.horizon.batch_tokens))
     every = max(1, min(cell.config.saving.log_steps, cell.horizon.steps // ROWS_PER_RUN, affordable))
     return {*range(every, last, every), *evaluate_at, last}
 

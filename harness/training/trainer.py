@@ -64,9 +64,12 @@ def build_trainer(
     hardware: HardwareConfig, world: World, device: torch.device, callbacks: list[lightning.Callback]
 ) -> lightning.Trainer:
     on_gpu = device.type == "cuda"
+    # "deterministic" would fill all new memory with NaN first, a pass over it; nothing here reads what it has
+    # not written
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     return lightning.Trainer(
         max_epochs=1,
-        accelerator="gpu" if on_gpu else "cpu",
+        accelerator="cuda" if on_gpu else "cpu",
         devices=[device.index or 0] if on_gpu else 1,
         num_nodes=world.size,
         strategy=lightning_strategy(hardware, world),

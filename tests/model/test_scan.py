@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.model.scan import chunked, stepwise
+from harness.model.scan import chunked, multiplied_out, stepwise
 
 
 def inputs(
@@ -61,3 +61,9 @@ def test_the_chunk_does_not_matter_nor_the_future():
     for x in (values, write, read, decay):
         x[:, 20:] = -7.0
     torch.testing.assert_close(chunked(values, write, read, decay, chunk=4)[:, :20], small[:, :20])
+
+
+@pytest.mark.parametrize("dim", [0, 1, 2])
+def test_a_running_sum_for_a_gpu_is_the_running_sum(dim):
+    x = torch.randn(3, 70, 5, dtype=torch.float64)
+    torch.testing.assert_close(multiplied_out(x, dim), x.cumsum(dim))

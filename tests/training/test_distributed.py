@@ -1,17 +1,19 @@
 """Two processes on one machine, started as torchrun and srun start them, train what one trains."""
 
+import contextlib
 import json
 import re
 import shutil
 
 import pytest
+import torch
 
 from harness.errors import WrongInput
 from harness.runs import RunDirectory, Status
 from harness.training.cell import read_cell
-from harness.training.distributed import ALONE, World, read_world
+from harness.training.distributed import ALONE, World, own_device, read_world, refuse_precision
 from harness.training.run import train
-from harness.training.settings import Strategy
+from harness.training.settings import Precision, Strategy
 from tests.training.launched import Mishap, Plan, train_together
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
@@ -108,6 +110,31 @@ def test_a_batch_that_cannot_be_shared_is_refused(planned_run):
         assert code == 2
         assert words.startswith("2 processes cannot share a batch of 15 sequences")
         assert "\n" not in words
+
+
+@pytest.mark.parametrize(
+    ("shown", "local_rank", "index"), [(1, 0, 0), (1, 3, 0), (4, 3, 3), (2, 2, None), (4, 9, None)]
+)
+def test_a_process_has_the_gpu_of_its_number_or_the_only_one(monkeypatch, shown, local_rank, index):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: shown)
+    cpu, gpu, world = torch.device("cpu"), torch.device("cuda"), World(local_rank, 16, local_rank)
+    assert own_device(cpu, world) == cpu
+    if index is not None:
+        assert own_device(gpu, world) == torch.device("cuda", index)
+        return
+    with pytest.raises(WrongInput, match=f"has no GPU: torch sees {shown}; start one process a GPU"):
+        own_device(gpu, world)
+
+
+def test_bf16_is_refused_on_a_card_that_only_emulates_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+    gpu = torch.device("cuda", 0)
+    for capability, fine in (((7, 5), False), ((8, 0), True), ((12, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, of=capability: of)
+        refuse_precision(Precision.fp32, gpu)
+        with contextlib.nullcontext() if fine else pytest.raises(WrongInput, match="Tesla T4 has none"):
+            refuse_precision(Precision.bf16, gpu)
+    refuse_precision(Precision.bf16, torch.device("cpu"))
 
 
 def test_who_one_is_the_launcher_says():

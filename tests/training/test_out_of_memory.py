@@ -38,6 +38,22 @@ def test_what_says_that_memory_ran_out():
     assert not is_out_of_memory(RuntimeError("shape mismatch"))
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "backend='inductor' raised:\nOutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 MiB.",
+        "HIP out of memory. Tried to allocate 2.00 MiB.",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported",
+        "HIP error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "Triton Error [CUDA]: out of memory",
+    ],
+)
+def test_what_says_so_on_a_gpu(said):
+    assert is_out_of_memory(RuntimeError(said))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
 def test_it_is_halved_once_and_the_run_ends_as_with_that_micro_batch(planned_run, memory_for, capsys):
     calm = train(planned_run("horizon.tokens=20_480", "hardware.activation_gib=100"))
     assert calm.micro_batch == 16 and calm.out_of_memory_at is None

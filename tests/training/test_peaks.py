@@ -17,6 +17,13 @@ from harness.training.settings import HardwareConfig, Precision
         ("NVIDIA L40", 181e12, 90.5e12),
         ("NVIDIA L4", 121e12, 30.3e12),
         ("NVIDIA GeForce RTX 4090", 165.2e12, 82.6e12),
+        ("NVIDIA GH200 480GB", 989.4e12, 66.9e12),
+        ("NVIDIA B200", 2250e12, 75e12),
+        ("NVIDIA GB200", 2500e12, 80e12),
+        ("NVIDIA RTX A6000", 154.8e12, 38.7e12),
+        ("NVIDIA GeForce RTX 3090", 71e12, 35.6e12),
+        ("NVIDIA GeForce RTX 5090", 209.5e12, 104.8e12),
+        ("AMD Instinct MI300X", 1307.4e12, 163.4e12),
     ],
 )
 def test_data_sheets(name, bf16, fp32):
@@ -25,7 +32,17 @@ def test_data_sheets(name, bf16, fp32):
 
 
 @pytest.mark.parametrize(
-    "name", ["AMD EPYC", "NVIDIA A10G", "NVIDIA H100 NVL", "NVIDIA GeForce RTX 3090 Ti", "RTX 4090 D", ""]
+    "name",
+    [
+        "AMD EPYC",
+        "NVIDIA A10G",
+        "NVIDIA H100 NVL",
+        "NVIDIA GeForce RTX 3090 Ti",
+        "NVIDIA GeForce RTX 5090 Laptop GPU",
+        "RTX 4090 D",
+        "NVIDIA A100-SXM4-40GB MIG 1g.5gb",
+        "",
+    ],
 )
 def test_what_is_not_in_the_table_is_unknown(name):
     assert known_peak(name, Precision.bf16) is None

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,10 +15,15 @@ from harness.runs import CONFIG, METRICS, RECORD, RunDirectory, Status, claim
 from harness.signals import StopFlag
 from harness.training.callbacks import Validation
 from harness.training.cell import read_cell
-from harness.training.module import can_compile, is_compiled, wants_compile
+from harness.training.compiling import is_compiled, missing_compiler, wants_compile
 from harness.training.run import Stopped, as_if_alone, train
 from harness.training.settings import Compile, HardwareConfig
 from harness.training.steps import evaluation_steps
+
+CPU = torch.device("cpu")
+compiles = pytest.mark.skipif(
+    bool(missing_compiler(CPU)), reason="no g++ or no Python headers: nothing can be compiled here"
+)
 
 
 def science_of(run: RunDirectory) -> tuple[dict, list[dict]]:
@@ -251,7 +257,7 @@ def test_reference_attention_trains_like_sdpa(planned_run):
     assert reference.attention == "reference"
 
 
-@pytest.mark.skipif(not can_compile(), reason="no g++ or no Python headers: nothing can be compiled here")
+@compiles
 def test_compiled_training_agrees_with_eager(planned_run):
     short = ("horizon.tokens=10_000", "hardware.activation_gib=1e-3")
     own = ("hardware.compile=always", "hardware.gemm=onednn", "hardware.cpu_attention=cpp")
@@ -261,7 +267,7 @@ def test_compiled_training_agrees_with_eager(planned_run):
     assert compiled.loss == pytest.approx(eager.loss, rel=1e-3)
 
 
-@pytest.mark.skipif(not can_compile(), reason="no g++ or no Python headers: nothing can be compiled here")
+@compiles
 def test_the_cpp_attention_resumes_to_the_bit(planned_run, monkeypatch):
     monkeypatch.setattr("harness.training.module.compile_with", lambda _gemm, function: function)
     words = ("horizon.tokens=30_000", "hardware.compile=always", "hardware.cpu_attention=cpp")
@@ -285,9 +291,33 @@ def test_the_cpp_attention_resumes_to_the_bit(planned_run, monkeypatch):
 
 def test_auto_compiles_only_where_it_can(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    assert not wants_compile(Compile.auto)
+    assert not wants_compile(Compile.auto, CPU)
     with pytest.raises(WrongInput, match="g\\+\\+"):
-        wants_compile(Compile.always)
+        wants_compile(Compile.always, CPU)
     with pytest.raises(WrongInput, match="this run began compiled"):
-        is_compiled(HardwareConfig(), begun=True)
-    assert not is_compiled(HardwareConfig(compile=Compile.always), begun=False)
+        is_compiled(HardwareConfig(), CPU, begun=True)
+    assert not is_compiled(HardwareConfig(compile=Compile.always), CPU, begun=False)
+
+
+@pytest.mark.parametrize(
+    ("modules", "capability", "cc", "missing"),
+    [
+        ({"triton"}, (9, 0), "cc", ""),
+        (set(), (9, 0), "cc", "triton"),
+        ({"triton"}, (6, 1), "cc", "capability 7.0"),
+        ({"triton"}, (9, 0), "no-such-compiler", "gcc"),
+    ],
+)
+def test_a_gpu_is_compiled_for_by_triton_not_by_gpp(monkeypatch, modules, capability, cc, missing):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in modules else None)
+    monkeypatch.setattr("shutil.which", lambda name: name if name == "cc" else None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(Path, "exists", lambda _: True)  # Python.h
+    monkeypatch.setenv("CC", cc)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    gpu = torch.device("cuda", 0)
+    assert missing in missing_compiler(gpu) and bool(missing) == bool(missing_compiler(gpu))
+    assert wants_compile(Compile.auto, gpu) is not bool(missing)
+    if missing:
+        with pytest.raises(WrongInput, match=f"always needs .*{missing}"):
+            wants_compile(Compile.always, gpu)
