@@ -60,7 +60,7 @@ def next_runs(
     beyond = extrapolation(
         flops[np.append(seen, True)],
         float(observations.flops.max()),
-        growth(engine.rolling, engine.ratio(target)),
+        growth(engine.rolling, engine.ratio(target), len(observations)),
     )
     covariance = joint_covariance(ensemble, rows) + beyond
     cost = marginal_cost([planned(cell) for cell in new], before)

@@ -3,15 +3,16 @@
 Point: the mean of the laws' ln L (see `ensemble`), weighted by their errors in the rolling origin at the
 bet's own extrapolation ratio (see `rolling`), never by how they fit.
 
-Interval: four independent sources of error in ln L, combined in quadrature on either side of the point
-(the first is not symmetric); z is the normal quantile of the level.
+Interval: four independent sources of error in ln L, combined in quadrature; z is the normal quantile of the
+level.
 
-1. fit: quantiles of the bootstrapped point (laws resampled together);
+1. fit: from the point to the further of the quantiles of the bootstrapped point (laws resampled together):
+   the side on which a bootstrap of few rows reaches further is not the side on which the truth lies;
 2. noise: z times the noise of a single run: seeds where at least three repeats exist, else the robust
    residual of the plain law on the rows near the best of their budget;
-3. extrapolation: z times growth times ln(C / C_max). The growth is .4 of the sweep's own rolling error per
-   unit of ln(ratio), at the ratio of the bet, shrunk towards the public record, which counts as four
-   origins;
+3. extrapolation: z times growth times ln(C / C_max). The growth is the sweep's own rolling error per unit of
+   ln(ratio), at the ratio of the bet, of each origin the share that its rows leave to the whole sweep, shrunk
+   towards the public record, which counts as four origins;
 4. spread: 1.65 times the standard deviation over the laws, and over the other convention of N where it is
    given.
 """
@@ -45,10 +46,6 @@ leave unsaid at 8x on the public tables."""
 
 PUBLIC_ORIGINS = 4.0
 """The public record counts as much as this many origins of the rolling origin."""
-
-OWN_SHARE = 0.4
-"""Of the rolling error: with fewer rows and a shorter reach the origins miss by more than the whole sweep.
-Over public tables the error at 8x is in the median less than half of that of the origins."""
 
 SPREAD_FACTOR = 1.65
 WIDEST = 20.0
@@ -98,8 +95,7 @@ class Prediction:
 
     loss: float
     interval: tuple[float, float]
-    fit_below: float
-    fit_above: float
+    fit: float
     noise: float
     extrapolation: float
     spread: float
@@ -114,7 +110,7 @@ class Prediction:
         return math.log(self.interval[1] / self.interval[0]) / 2
 
     def components(self) -> dict[str, float]:
-        names = ("fit_below", "fit_above", "noise", "extrapolation", "spread")
+        names = ("fit", "noise", "extrapolation", "spread")
         return {name: getattr(self, name) for name in names}
 
 
@@ -180,17 +176,16 @@ class Engine:
         z = NormalDist().inv_cdf(0.5 + self.config.level / 2)
         single = run_noise(self.core)
         noise = z * single
-        extrapolation = z * growth(self.rolling, ratio) * max(math.log(ratio), 0.0)
-        below, above = max(point - drawn[0], 0.0), max(drawn[1] - point, 0.0)
-        rest = (noise, extrapolation, SPREAD_FACTOR * spread)
+        extrapolation = z * growth(self.rolling, ratio, len(self.observations)) * max(math.log(ratio), 0.0)
+        fit = max(point - drawn[0], drawn[1] - point, 0.0)
+        half = math.hypot(fit, noise, extrapolation, SPREAD_FACTOR * spread)
         return Prediction(
             loss=math.exp(point),
-            interval=around(point, math.hypot(below, *rest), math.hypot(above, *rest)),
-            fit_below=below,
-            fit_above=above,
+            interval=around(point, half, half),
+            fit=fit,
             noise=noise,
             extrapolation=extrapolation,
-            spread=rest[-1],
+            spread=SPREAD_FACTOR * spread,
             members={name: math.exp(x) for name, x in zip(ensemble.names, by_law, strict=True)},
             member_intervals={
                 name: around(x, math.hypot(max(x - a, 0.0), noise), math.hypot(max(b - x, 0.0), noise))
@@ -236,10 +231,11 @@ def run_noise(fit: Fit) -> float:
     return noise.std if noise and noise.degrees_of_freedom >= REPEATS else fit.residual_scale
 
 
-def growth(rolling: Rolling, ratio: float) -> float:
-    """The rolling error's growth shrunk towards the public record, both as logarithms."""
-    own, origins = rolling.growth(max(ratio, SMALLEST_RATIO))
+def growth(rolling: Rolling, ratio: float, rows: int) -> float:
+    """What the rolling errors say of a sweep of so many rows, shrunk towards the public record, both as
+    logarithms."""
+    own, origins = rolling.growth(max(ratio, SMALLEST_RATIO), rows)
     if not origins:
         return PUBLIC_GROWTH
-    total = PUBLIC_ORIGINS * math.log(PUBLIC_GROWTH) + origins * math.log(OWN_SHARE * own)
+    total = PUBLIC_ORIGINS * math.log(PUBLIC_GROWTH) + origins * math.log(own)
     return math.exp(total / (PUBLIC_ORIGINS + origins))

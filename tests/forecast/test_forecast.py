@@ -11,11 +11,11 @@ import pytest
 
 from harness.errors import CannotAnswer, WrongInput
 from harness.forecast.config import ForecastConfig
-from harness.forecast.engine import OWN_SHARE, PUBLIC_GROWTH, Target, growth
+from harness.forecast.engine import PUBLIC_GROWTH, Target, growth
 from harness.forecast.ensemble import MEMBERS
 from harness.forecast.gate import Verdict
 from harness.forecast.predict import Forecast, predict
-from harness.forecast.rolling import Case, Rolling, budgets, origins, rolling_origin
+from harness.forecast.rolling import FEWER_ROWS, Case, Rolling, budgets, origins, rolling_origin
 from harness.laws.collect import collect
 from harness.laws.config import LossUnit, ParamsKind
 from harness.laws.observations import FLOPS_EXACT, Observations, Row
@@ -42,9 +42,8 @@ def test_an_honest_sweep_is_forecast(honest):
 
 def test_the_interval_is_its_components_in_quadrature(honest):
     p = honest.prediction
-    for side, end in ((p.fit_below, p.interval[0]), (p.fit_above, p.interval[1])):
-        parts = (side, p.noise, p.extrapolation, p.spread)
-        assert abs(math.log(end / p.loss)) == pytest.approx(math.sqrt(sum(x * x for x in parts)))
+    for end in p.interval:
+        assert abs(math.log(end / p.loss)) == pytest.approx(math.hypot(*p.components().values()))
 
 
 def test_the_json_is_finite_and_repeats(honest):
@@ -91,15 +90,20 @@ def test_the_backtest_never_looks_ahead():
 
 
 def test_the_growth_is_a_median_rate_at_the_ratio_shrunk_to_the_public_record():
-    assert growth(Rolling(()), 8.0) == PUBLIC_GROWTH
+    assert growth(Rolling(()), 8.0, 9) == PUBLIC_GROWTH
     at_e = tuple(Case(float(i), 9, f"r{i}", math.e, 0.05, {}) for i in range(1000))
-    assert growth(Rolling(at_e), math.e) == pytest.approx(OWN_SHARE * 0.05 * 1.4826, rel=0.02)
-    assert growth(Rolling(at_e[:4]), math.e) == pytest.approx(
-        math.sqrt(PUBLIC_GROWTH * OWN_SHARE * 0.05 * 1.4826)
-    )
+    assert growth(Rolling(at_e), math.e, 9) == pytest.approx(0.05 * 1.4826, rel=0.02)
+    assert growth(Rolling(at_e[:4]), math.e, 9) == pytest.approx(math.sqrt(PUBLIC_GROWTH * 0.05 * 1.4826))
     far = tuple(replace(case, ratio=math.e**3, log_error=0.003) for case in at_e)
     both = Rolling((*at_e, *far))
-    assert growth(both, math.e**3) < 0.1 * growth(both, math.e)
+    assert growth(both, math.e**3, 9) < 0.1 * growth(both, math.e, 9)
+
+
+def test_origins_of_fewer_rows_than_the_sweep_err_more_than_it_will():
+    few = tuple(Case(float(i), 9, f"r{i}", math.e, 0.05, {}) for i in range(1000))
+    half = tuple(replace(case, n_train=18, log_error=0.05 / 2**FEWER_ROWS) for case in few)
+    assert growth(Rolling(few), math.e, 36) == pytest.approx(growth(Rolling(half), math.e, 36))
+    assert growth(Rolling(half), math.e, 36) < 0.7 * growth(Rolling(half), math.e, 18)
 
 
 def test_the_other_convention_of_n_widens_the_interval_and_leaves_the_point(honest):

@@ -41,7 +41,7 @@ def slices(sizes) -> Observations:
 
 
 def prediction(**changes) -> Prediction:
-    parts = dict.fromkeys(("fit_below", "fit_above", "noise", "extrapolation", "spread"), 0.01)
+    parts = dict.fromkeys(("fit", "noise", "extrapolation", "spread"), 0.01)
     laws = {"members": {"one": 2.0, "two": 2.0}, "member_intervals": {}, "weights": {"one": 0.5, "two": 0.5}}
     values = {"loss": 2.0, "interval": (1.9, 2.1), "ratio": 8.0, **parts, **laws}
     return Prediction(**{**values, **changes})
