@@ -13,7 +13,7 @@ from harness.forecast.collapse import check_collapse
 from harness.forecast.engine import Engine, Prediction, Target, columns_of, run_noise
 from harness.forecast.inflight.trajectory import Trajectory
 from harness.forecast.repetition import NEW_EPOCHS
-from harness.forecast.tuning import check_tuning
+from harness.forecast.tuning import check_repeats, check_tuning
 from harness.laws.alternatives import SAME_BUDGET
 from harness.laws.approaches.slices import SliceFault, find_slices
 from harness.laws.checks import Check, Grade, grade
@@ -91,6 +91,7 @@ def measured(
         *(() if engine.ladder else check_levels(observations)),
         *check_slices(observations),
         *check_tuning(observations),
+        *check_repeats(observations),
         *check_collapse(observations, curves, engine.core.params["E"], run_noise(engine.core)),
         *check_epochs(observations),
         *check_reach(engine, target, prediction),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
-from harness.forecast.tuning import check_tuning
+from harness.forecast.tuning import check_repeats, check_tuning
 from harness.laws.checks import Grade
 from harness.laws.collect import collect
 from harness.laws.config import LossUnit, ParamsKind
@@ -63,3 +64,31 @@ def test_a_table_of_single_settings_says_nothing():
     whole = sweep(8e-3)
     assert check_tuning(whole.subset(np.arange(len(whole)) % 9 == 0)) == []
     assert check_tuning(replace(whole, lr=None)) == []
+
+
+@pytest.mark.parametrize(("apart", "found"), [(0.01, Grade.ok), (0.03, Grade.weak), (0.1, Grade.failed)])
+def test_runs_of_one_cell_that_seeds_do_not_explain(apart, found):
+    rows = [
+        Row(
+            name=f"{size}-{mix}",
+            params=size,
+            tokens=1e6,
+            flops=None,
+            loss=3 * np.exp(apart * mix),
+            group=str(mix),
+        )
+        for size in (1e5, 2e5, 4e5)
+        for mix in (0, 1)
+    ]
+    table = collect(rows, ParamsKind.total, LossUnit.nats_per_token, FLOPS_6ND)
+    (check,) = check_repeats(table)
+    assert check.grade is found and f"{apart:.1%} apart" in check.reason and "best_of=cell" in check.reason
+    assert check_repeats(best_of_cell(table)) == []
+
+
+def test_runs_that_repeat_their_data_are_another_cell():
+    rows = [
+        Row(name=f"{unique}", params=1e5, tokens=1e6, flops=None, loss=3 + 1e5 / unique, unique_tokens=unique)
+        for unique in (2e5, 1e6)
+    ]
+    assert check_repeats(collect(rows, ParamsKind.total, LossUnit.nats_per_token, FLOPS_6ND)) == []
