@@ -21,7 +21,7 @@ LABELLED = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?\s*[a-z%][a-z /%]*|[-+]?\d{1,3}(,
 """A number with a unit or an SI letter, or with thousands separators."""
 DECIMAL_COMMA = re.compile(r"[-+]?[\d.]*,\d+(e[-+]?\d+)?", re.I)
 OTHER_UNITS = {
-    r"perplexity|(?<![a-z])ppl(?![a-z])": "the logarithm of the perplexity",
+    r"(?<!log)(?<!log[ _-])(perplexity|(?<![a-z])ppl(?![a-z]))": "the logarithm of the perplexity",
     r"(?<![a-z])bits(?![a-z])": "bits times ln 2",
 }
 """In the name of a loss, and what to do about it."""

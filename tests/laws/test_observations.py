@@ -288,6 +288,13 @@ def test_a_loss_that_is_named_after_another_unit_is_refused(tmp_path, column, ki
         observations_from_table(write_csv(tmp_path / "t.csv", [row]), columns={"loss": column})
 
 
+@pytest.mark.parametrize("column", ["log_perplexity", "eval/log-ppl", "orbits", "supple_loss"])
+def test_a_name_that_only_holds_such_a_word_is_a_loss(tmp_path, column):
+    row = {**{k: v for k, v in GOOD.items() if k != "loss"}, column: "3.5"}
+    found = observations_from_table(write_csv(tmp_path / "t.csv", [row]), columns={"loss": column})
+    assert found.loss_unit is LossUnit.nats_per_token
+
+
 def test_logarithms_of_flops_are_refused_and_other_units_are_not(tmp_path):
     sizes = [(1e7, 1e9), (1e8, 2e9), (1e9, 1e11)]
     rows = [{**GOOD, "run_id": f"r{n}", "params_total": str(n), "tokens": str(d)} for n, d in sizes]
