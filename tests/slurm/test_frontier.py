@@ -13,10 +13,22 @@ from tests.training.launched import train_together
 SCRIPT = Path(__file__).parents[2] / "slurm" / "frontier.sbatch"
 STANDIN = """#!/bin/sh
 echo "$SLURM_PROCID of $SLURM_NTASKS at $MASTER_ADDR:$MASTER_PORT, ${SLURM_RESTART_COUNT:-0}: $*" >> typed
-case "$*" in *wrong*) exit 2 ;; *slow*) sleep 60 ;; esac
-[ -n "$SLURM_RESTART_COUNT" ] || [ "$SLURM_PROCID" = 0 ] || kill -9 $$
+case "$SLURM_PROCID $*" in 0*wrong*) exit 2 ;; *wrong* | *slow*) exec sleep 600 ;; esac
+[ "$SLURM_PROCID" = 0 ] && touch "$SLURM_JOB_ID"
+[ -n "$SLURM_RESTART_COUNT" ] && exit
+until [ -e "$SLURM_JOB_ID" ]; do sleep 0.1; done
+[ "$SLURM_PROCID" = 0 ] && exec sleep 600
+kill -9 $$
 """
-"""In place of `harness`: its second process dies, as of memory, unless it has been started again."""
+"""In place of `harness`: its second process dies, as of memory, once both are there, unless it has been
+started again; or the first says at once what is wrong."""
+
+
+PAUSED = f"""#!/bin/sh
+[ -n "$SLURM_RESTART_COUNT" ] && exec {sys.executable} -m harness "$@"
+exec {sys.executable} {Path(__file__).parents[1] / "training" / "paused.py"} 10 "$@"
+"""
+"""The real one, which stands still after some steps until the job is queued again."""
 
 
 def submit(cluster: Cluster, cwd: Path, nodes: int, tasks: int, *words: str) -> str:
@@ -56,7 +68,9 @@ def test_what_dies_is_queued_again_and_what_is_wrong_or_cancelled_is_not(cluster
 
 
 def test_a_run_on_two_nodes_goes_on_to_the_bit(cluster, toy_root, planned_run, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    (tmp_path / "harness").write_text(PAUSED)
+    (tmp_path / "harness").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # the names of these nodes do not resolve
     words = ["horizon.tokens=60_000", "saving.log_steps=1"]
     place = f"runs_dir={tmp_path / 'frontier'}"
@@ -65,7 +79,7 @@ def test_a_run_on_two_nodes_goes_on_to_the_bit(cluster, toy_root, planned_run, t
     wait_for("some steps", lambda: any(run.metrics()[4:] for run in begun(tmp_path / "frontier")))
     cluster.ask("scontrol", "requeue", job)
     assert train_together(undisturbed) == [(0, ""), (0, "")]
-    wait_for("the end", lambda: not cluster.ask("squeue", "-h"), 120)
+    wait_for("the end", lambda: not cluster.ask("squeue", "-h"))
     assert fate(cluster, job) == ("COMPLETED", 1)
     (run,) = begun(tmp_path / "frontier")
     record = run.record()

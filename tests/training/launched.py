@@ -54,7 +54,7 @@ def train_together(
         for process in processes:
             if plan and plan.mishap is Mishap.hangs and process is processes[plan.rank]:
                 continue
-            process.join(300)  # on a busy machine compiling alone takes minutes
+            process.join(1200)  # on a busy machine compiling alone takes minutes
             assert process.exitcode is not None, "a process waits for ever"
     finally:
         for process in processes:
