@@ -18,10 +18,13 @@ pid and when that started.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from one_machine import accounting
@@ -30,6 +33,7 @@ from one_machine.processes import PATH, alive, end, kill, launch, run, steps, wa
 
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue")
 PACKAGES = "munge slurmctld slurmd slurm-client"
+LOCK = Path("/run/scaling-harness-cluster.lock")
 SOCKET_PATH, STEP_NAME = 107, "_1234567.4294967291"
 """The longest path of a Unix socket, unix(7), and what follows the node's name in that of a job's step."""
 
@@ -47,15 +51,24 @@ def start(folder: Path, wanted: argparse.Namespace) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     start_munge(folder)
     gpus = gpu_devices(folder, wanted.gpus)
-    changed = write_conf(folder, wanted, gpus)
-    if changed:
-        end(folder, "slurmctld")
-    if wanted.accounting:
-        accounting.start_accounting(folder)
-    start_controller(folder)
-    for number in range(1, wanted.nodes + 1):
-        start_node(folder, f"n{number}")
-    wait_until(30, "the nodes to come up", lambda: ready_nodes(folder) == wanted.nodes)
+    with one_at_a_time():  # until the ports that are chosen are taken
+        changed = write_conf(folder, wanted, gpus)
+        if changed:
+            end(folder, "slurmctld")
+        if wanted.accounting:
+            accounting.start_accounting(folder)
+        start_controller(folder)
+        for number in range(1, wanted.nodes + 1):
+            start_node(folder, f"n{number}")
+    wait_until(120, "the nodes to come up", lambda: ready_nodes(folder) == wanted.nodes)
+
+
+@contextlib.contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Of all the clusters of this machine."""
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def start_munge(folder: Path) -> None:
@@ -73,12 +86,12 @@ def start_munge(folder: Path) -> None:
     }
     options = [f"--{name}={path}" for name, path in {**places, "log-file": folder / "log/munged.log"}.items()]
     launch(folder, "munged", ["munged", "--foreground", "--force", "--num-threads=2", *options])
-    wait_until(10, "munge", lambda: run(folder, "munge", "-n", "-S", str(munge / "socket")).returncode == 0)
+    wait_until(60, "munge", lambda: run(folder, "munge", "-n", "-S", str(munge / "socket")).returncode == 0)
 
 
 def start_controller(folder: Path) -> None:
     launch(folder, "slurmctld", ["slurmctld", "-D", "-f", str(folder / "slurm.conf")])
-    wait_until(20, "slurmctld", lambda: "is UP" in run(folder, "scontrol", "ping").stdout)
+    wait_until(120, "slurmctld", lambda: "is UP" in run(folder, "scontrol", "ping").stdout)
 
 
 def start_node(folder: Path, node: str) -> None:

@@ -37,7 +37,7 @@ def start_accounting(folder: Path) -> None:
     conf.write_text(DATABASE_CONF.format(folder=folder, port=port))
     conf.chmod(0o600)
     launch(folder, "slurmdbd", ["slurmdbd", "-D"], {"SLURM_CONF": str(conf), **database_socket(folder)})
-    wait_until(30, "slurmdbd", lambda: run(folder, "sacctmgr", "-n", "show", "cluster").returncode == 0)
+    wait_until(120, "slurmdbd", lambda: run(folder, "sacctmgr", "-n", "show", "cluster").returncode == 0)
     if CLUSTER not in run(folder, "sacctmgr", "-n", "-P", "show", "cluster", "format=cluster").stdout.split():
         added = run(folder, "sacctmgr", "-i", "add", "cluster", CLUSTER)
         if added.returncode != 0:
@@ -51,7 +51,7 @@ def start_database(folder: Path) -> None:
     if not (place / "mysql").is_dir():
         place.mkdir(mode=0o700, exist_ok=True)
         words = ("--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
-        run(folder, "mariadb-install-db", *everywhere, *words, seconds=60)
+        run(folder, "mariadb-install-db", *everywhere, *words, seconds=300)
     options = [
         f"--socket={place}/socket",
         f"--pid-file={place}/pid",
@@ -63,7 +63,7 @@ def start_database(folder: Path) -> None:
         "--innodb-lock-wait-timeout=900",  # slurmdbd complains of less
     ]
     launch(folder, "mariadbd", ["mariadbd", *everywhere, *options])
-    wait_until(30, "mariadbd", (place / "socket").exists)
+    wait_until(120, "mariadbd", (place / "socket").exists)
 
 
 def database_socket(folder: Path) -> dict[str, str]:

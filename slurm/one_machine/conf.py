@@ -51,9 +51,11 @@ MaxJobCount={max_jobs}
 MinJobAge=600
 JobRequeue=1
 KillWait={kill_wait}
-SlurmdTimeout=15
-SlurmctldTimeout=30
-BatchStartTimeout=10
+# on a busy machine, or one that stood still, silence is no loss of a node
+SlurmdTimeout=120
+SlurmctldTimeout=120
+MessageTimeout=60
+BatchStartTimeout=60
 UnkillableStepTimeout=30
 CompleteWait=0
 PreemptType=preempt/partition_prio
@@ -119,11 +121,12 @@ def write_conf(folder: Path, wanted: argparse.Namespace, gpus: str) -> bool:
 
 
 def base_port(old: str) -> int:
-    """The port that was taken before, else the first of a row of free ones."""
+    """The port that was taken before, else the first of a row of free ones: below those that frontier.sbatch
+    takes, and those that the kernel gives to connections."""
     if old:
         return int(setting(old, "SlurmctldPort"))
     while True:
-        first = random.randrange(20_000, 30_000, 50)
+        first = random.randrange(10_000, 20_000, 50)
         if all(is_free(first + offset) for offset in range(PORTS)):
             return first
 

@@ -65,11 +65,11 @@ def launch(folder: Path, name: str, command: list[str], changed: Mapping[str, st
 
 
 def end(folder: Path, name: str, number: signal.Signals = signal.SIGTERM) -> None:
-    """Ask a daemon of ours to end, insist after ten seconds."""
+    """Ask a daemon of ours to end, insist after a minute: one that is killed has not saved its state."""
     pid = alive(folder, name)
     if pid is not None:
         os.kill(pid, number)
-        if not wait_for(10, lambda: alive(folder, name) is None):
+        if not wait_for(60, lambda: alive(folder, name) is None):
             kill(pid)
     (folder / "pids" / name).unlink(missing_ok=True)
 
@@ -106,7 +106,7 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def run(folder: Path, *command: str, seconds: float = 20) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *command: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             command, capture_output=True, text=True, timeout=seconds, env=environment(folder)
