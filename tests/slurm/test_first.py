@@ -10,10 +10,11 @@ from harness.sweep.slurm.settings import SlurmConfig
 from tests.slurm.conftest import wait_for
 
 HARNESS = """#!/bin/sh
+until [ -e ready ]; do sleep 0.1; done
 printf '%s\\n' "$@" >> typed
 case "$*" in *broken*) echo "harness prepare: no such corpus" >&2; exit 2 ;; esac
 """
-"""In place of the real one, in the folder in which the jobs were submitted."""
+"""In place of the real one, in the folder in which the jobs were submitted, once a file is there."""
 
 
 @pytest.fixture
@@ -31,6 +32,7 @@ def typed(cluster, tmp_path, monkeypatch):
 def test_the_data_are_prepared_once_and_then_the_sweep_is_typed(typed, tmp_path):
     words = ("corpus.path=/a b", "corpus.name=$(id);'")
     one, other = (typed(*words).submit() for _ in range(2))
+    (tmp_path / "ready").touch()
     assert (one.submitted, other.submitted) == (True, False)
     assert (one.prepare, one.sweep) == (other.prepare, other.sweep)
     wait_for("both", lambda: not held_jobs(first.names(tmp_path / "runs" / "mine")))
@@ -42,8 +44,9 @@ def test_the_data_are_prepared_once_and_then_the_sweep_is_typed(typed, tmp_path)
 
 def test_a_prepare_that_fails_leaves_nothing_waiting_and_says_why(typed, tmp_path, capsys):
     root = tmp_path / "runs" / "mine"
+    (tmp_path / "ready").touch()
     jobs = typed("broken").submit()
-    wait_for("both", lambda: not held_jobs(first.names(root)), 30)
+    wait_for("both", lambda: not held_jobs(first.names(root)))
     assert "sweep" not in (tmp_path / "typed").read_text()
     assert f"job {jobs.prepare} has ended with: harness prepare: no such corpus" in why_ended(root, jobs)
     assert main(["status", "group=mine"]) == 1

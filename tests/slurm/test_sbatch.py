@@ -1,6 +1,5 @@
 """Handing jobs in to an sbatch that refuses, waits or says nothing; what then waits. No Slurm is needed."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from harness.sweep.slurm.manifest import Manifest, read_manifests, write_manifes
 from harness.sweep.slurm.sbatch import Full, submit_job
 from harness.sweep.slurm.scheduler import NoAnswer, Refused
 from harness.sweep.slurm.submit import submit_waiting
+from tests.slurm.conftest import wait_for
 
 WAITS = "echo 'sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying' >&2"
 
@@ -31,10 +31,7 @@ def test_one_that_would_wait_is_ended_with_all_that_it_started(command, tmp_path
     command("sbatch", f"sleep 300 & echo $! > {tmp_path}/pid; {WAITS}; wait")
     with pytest.raises(Full, match=r"^sbatch: Slurm temporarily unable to accept job$"):
         submit_job(["sbatch"])
-    deadline = time.monotonic() + 5
-    while runs(int((tmp_path / "pid").read_text())) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not runs(int((tmp_path / "pid").read_text()))
+    wait_for("its end", lambda: not runs(int((tmp_path / "pid").read_text())))
 
 
 def runs(pid: int) -> bool:
@@ -52,13 +49,14 @@ def test_one_that_got_in_after_all_is_believed(command):
 
 
 def test_one_that_says_nothing_is_not_waited_for(command, monkeypatch):
-    monkeypatch.setattr(sbatch, "SUBMIT_SECONDS", 0.3)
-    command("sbatch", "sleep 300")
-    with pytest.raises(NoAnswer, match="did not answer"):
-        submit_job(["sbatch"])
-    command("sbatch", "sleep 300 & exit 0")
-    with pytest.raises(NoAnswer, match="did not answer"):
-        submit_job(["sbatch"])
+    with monkeypatch.context() as impatient:
+        impatient.setattr(sbatch, "SUBMIT_SECONDS", 0.3)
+        command("sbatch", "sleep 300")
+        with pytest.raises(NoAnswer, match="did not answer"):
+            submit_job(["sbatch"])
+        command("sbatch", "sleep 300 & exit 0")
+        with pytest.raises(NoAnswer, match="did not answer"):
+            submit_job(["sbatch"])
     command("sbatch", "echo 'sbatch: error: Invalid account' >&2; exit 1")
     with pytest.raises(Refused, match=r"^sbatch: Invalid account$"):
         submit_job(["sbatch"])

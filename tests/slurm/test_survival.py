@@ -30,10 +30,12 @@ def job_of(sweep, run_id: str) -> str:
 @pytest.mark.parametrize("partition", ["low", "abrupt"])
 def test_preempted_with_and_without_grace(cluster, sweep, partition):
     mine = sweep(3, partition=partition)
+    mine.hold(7)
     mine.launch()
     wait_for("all to start", lambda: all(mine.started(cell.run_id) for cell in mine.cells))
     preempt(cluster)
-    wait_for("a second attempt", lambda: mine.started("c000", 2))
+    wait_for("second attempts", lambda: all(mine.started(cell.run_id, 2) for cell in mine.cells))
+    mine.behave()
     mine.finish()
     states = mine.states().values()
     assert [state.interruptions for state in states] == [1, 1, 1]
@@ -42,48 +44,57 @@ def test_preempted_with_and_without_grace(cluster, sweep, partition):
 def test_out_of_time_it_saves_and_goes_on(cluster, sweep):
     """Limits are looked at every 30 seconds, so the warning comes within that of its time."""
     mine = sweep(1, time="1", warning_seconds=59)
-    mine.behave(steps=400)
+    mine.hold(7)
     mine.launch()
-    wait_for("a second attempt", lambda: mine.started("c000", 2), 100)
+    wait_for("a second attempt", lambda: mine.started("c000", 2))
     assert mine.states()["c000"].interruptions == 1
+    mine.behave()
     mine.finish()
 
 
 def test_requeued_by_hand(cluster, sweep):
     mine = sweep(3, cells_per_task=3)
+    mine.hold(7, "c001")
     mine.launch()
     wait_for("the second cell", lambda: mine.started("c001"))
     cluster.ask("scontrol", "requeue", job_of(mine, "c001"))
+    wait_for("its second attempt", lambda: mine.started("c001", 2))
+    mine.behave()
     mine.finish()
     assert [state.interruptions for state in mine.states().values()] == [0, 1, 0]
 
 
 def test_cancelled_is_final_until_it_is_typed_again(cluster, sweep):
     mine = sweep(4, cells_per_task=2)
+    mine.hold(7)
     mine.launch()
     wait_for("both to start", lambda: mine.started("c000") and mine.started("c002"))
-    gone = withdraw(mine.root, 60)
+    gone = withdraw(mine.root, 600)
     assert (len(gone.cancelled), gone.left) == (2, [])
     assert cluster.ask("squeue", "-h") == ""
     assert mine.counts() == {"planned": 2, "interrupted": 2}
+    mine.behave()
     assert [manifest.submitted for manifest in mine.launch().arrays] == [2]
     mine.finish()
 
 
 def test_a_crashed_node_loses_nothing(cluster, sweep):
     mine = sweep(2)
+    mine.hold(7)
     mine.launch()
     wait_for("both to start", lambda: mine.started("c000") and mine.started("c001"))
     node = read_owner(mine.root / "c000").job.node
     cluster.control("crash", node)
     cluster.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    wait_for("its second attempt", lambda: mine.started("c000", 2))
+    mine.behave()
     mine.finish()
     assert mine.states()["c000"].interruptions == 1
 
 
 def test_a_copy_on_a_cut_node_finds_itself_superseded(cluster, sweep):
     mine = sweep(1)
-    mine.behave(seconds=0.3, steps=60)
+    mine.hold(7)
     mine.launch()
     wait_for("it to start", lambda: mine.started("c000"))
     first = read_owner(mine.root / "c000")
@@ -93,7 +104,8 @@ def test_a_copy_on_a_cut_node_finds_itself_superseded(cluster, sweep):
     wait_for("its successor", lambda: read_owner(mine.root / "c000").number == 2)
     second = read_owner(mine.root / "c000")
     assert (second.job.job, second.job.restarts) == (first.job.job, 1)
-    wait_for("its end", lambda: not Path(f"/proc/{first.process.pid}").exists(), 10)
+    mine.behave()
+    wait_for("its end", lambda: not Path(f"/proc/{first.process.pid}").exists())
     mine.finish()
     cluster.control("up", first.job.node)
     assert read_owner(mine.root / "c000").number == 2
@@ -102,9 +114,11 @@ def test_a_copy_on_a_cut_node_finds_itself_superseded(cluster, sweep):
 
 def test_the_controller_restarts(cluster, sweep):
     mine = sweep(3, tasks_at_once=2)
+    mine.hold(7)
     mine.launch()
     wait_for("the first", lambda: mine.started("c000"))
     cluster.control("restart")
+    mine.behave()
     mine.finish()
     assert sum(state.interruptions for state in mine.states().values()) == 0
 
@@ -118,10 +132,11 @@ def test_a_failing_cell_is_tried_again_and_reported_and_holds_up_nobody(cluster,
     assert read_owner(mine.root / "c001").number == 3
     assert mine.states()["c001"].note == "planted"
     assert mine.launch().arrays == []
-    mine.behave(steps=3)
+    mine.hold(0, steps=3)
     assert sum(manifest.submitted for manifest in mine.launch(retry_failed=True).arrays) == 1
     assert mine.counts() == {"queued": 1, "done": 3}
     assert mine.launch(retry_failed=True).arrays == []
+    mine.behave(steps=3)
     mine.finish()
 
 
@@ -188,11 +203,12 @@ def test_what_the_cluster_would_not_take_is_submitted_as_tasks_end(cluster, swee
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     mine = sweep(8)
-    mine.behave(steps=3)
+    mine.hold(0, steps=3)  # no task may end and make room meanwhile
     launched = mine.launch()
     assert (sum(array.submitted for array in launched.arrays), launched.waiting) == (3, 5)
     assert "violates accounting/QOS policy" in launched.refusal
     assert mine.launch().waiting == 5  # typed again it packs the rest anew
+    mine.behave(steps=3)
     mine.finish()
     cells = [run_id for array in read_manifests(mine.root) for task in array.tasks for run_id in task]
     assert sorted(cells) == [cell.run_id for cell in mine.cells]
@@ -208,7 +224,7 @@ def test_two_people_at_once_submit_every_cell_once(cluster, sweep):
     )
     words = [sys.executable, "-c", code, str(mine.root), *mine.launcher.command]
     both = [subprocess.Popen(words), subprocess.Popen(words)]
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(600) for process in both] == [0, 0]
     cells = [run_id for array in read_manifests(mine.root) for task in array.tasks for run_id in task]
     assert sorted(cells) == [cell.run_id for cell in mine.cells]
     mine.finish()
