@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,9 +86,12 @@ def form_items(observations: Observations, fitted: Fit) -> Iterator[Item]:
 
 
 def formula(fitted: Fit) -> str:
-    """The first sentence of the documentation of the law itself."""
-    law = inspect.getmodule(fitted.form.evaluate)
-    return " ".join((inspect.getdoc(law) or "").split("\n\n")[0].split())
+    """The first paragraph of the documentation of the law itself, and the constants that make it this one."""
+    law, held = fitted.form.evaluate, ""
+    if isinstance(law, partial):
+        held = "".join(f" ({name} = {value:g})" for name, value in law.keywords.items())
+        law = law.func
+    return " ".join((inspect.getdoc(inspect.getmodule(law)) or "").split("\n\n")[0].split()) + held
 
 
 # How it was trained -------------------------------------------------------------------------------------

@@ -79,6 +79,9 @@ def test_a_form_states_its_own_formula(rows):
     found = answers(rows, FitConfig(law=LawConfig(name=LawName.chinchilla_tied)), {})
     assert found["form"].answer.startswith("L = E + A/N^alpha + B/D^alpha")
     assert "form's own starts" in found["initialisation"].answer
+    found = answers(rows, FitConfig(law=LawConfig(name=LawName.ces_square_root)), {})
+    assert found["form"].answer.startswith("L = (E^(1/p) + (X^(1/k) + Y^(1/k))^k)^p with X = A/N^alpha")
+    assert found["form"].answer.endswith("(power = 2)")
 
 
 @pytest.mark.parametrize(
