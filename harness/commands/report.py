@@ -19,6 +19,7 @@ from harness.commands.score import score_run
 from harness.config import verb
 from harness.errors import CannotAnswer
 from harness.forecast.seal import SealedForecast, open_seal
+from harness.laws.config import OTHER_RESPONSES
 from harness.laws.fit import fit_law
 from harness.laws.intervals import fit_json
 from harness.laws.observations import Observations
@@ -32,6 +33,12 @@ from harness.runs import RECORD, RunDirectory, finished_records
 @dataclass(kw_only=True)
 class Settings(Experiment):
     out: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.fit.law.name in OTHER_RESPONSES:
+            law = self.fit.law.name.value
+            raise ValueError(f"law={law} is no law of the loss of finished runs; use harness fit law={law}")
 
 
 @verb("report", Settings)

@@ -18,8 +18,10 @@ import numpy as np
 from harness.errors import CannotAnswer, HarnessError
 from harness.laws.alternatives import Alternative, Rows, alternatives
 from harness.laws.config import FitConfig
-from harness.laws.conventions import SIZES, TokenCost, in_flops, size_conversion, stated, token_cost
-from harness.laws.fit import Fit, FitStatus, fit_law
+from harness.laws.conventions import SIZES, in_flops, size_conversion, stated, token_cost
+from harness.laws.fit import FitStatus, fit_law
+from harness.laws.forms.optimum import exponent_a
+from harness.laws.intervals import fresh
 from harness.laws.observations import Observations
 
 TARGET_RATIO = 10.0
@@ -27,9 +29,6 @@ TARGET_RATIO = 10.0
 
 AT_END = 1.01
 """An optimum this near to an end of the sizes searched was pushed there."""
-
-SLOPE_RATIO = 2.0
-"""Of the two budgets between which an allocation exponent is measured."""
 
 FIGURES = ("exponent_a", "params", "tokens", "tokens_per_param", "loss")
 NOT_FITTED = "not_fitted"
@@ -165,9 +164,11 @@ def answer(alternative: Alternative, rows: Observations, base_rows: Observations
     """The figures of one choice at the target. Raises CannotAnswer when it has none."""
     cost = token_cost(rows, alternative.flops)
     fitted = alternative.fit(rows)
-    best = fitted.optimum(target, cost=cost)
+    given = fresh(rows, fitted)
+    best = fitted.optimum(target, cost, given)
     params = in_base_params(best.params, rows, base_rows)
-    figures = (local_exponent(fitted, target, cost), params, best.tokens, best.loss)
+    exponent = exponent_a(fitted.form, fitted.form.values(fitted.params)[None], target, cost, given)
+    figures = (float(exponent[0]), params, best.tokens, best.loss)
     inside = SIZES[0] * AT_END < best.params < SIZES[1] / AT_END
     if not (inside and all(math.isfinite(x) for x in figures)):
         raise CannotAnswer(f"no compute-optimal size at {target:.3g} FLOPs")
@@ -194,10 +195,3 @@ def in_base_params(params: float, rows: Observations, base_rows: Observations) -
     if rows.params_kind is base_rows.params_kind:
         return params
     return float(size_conversion(rows, base_rows)(np.array([params]))[0])
-
-
-def local_exponent(fitted: Fit, target: float, cost: TokenCost) -> float:
-    """a in N* proportional to C^a around the target; under C = 6 N D the law's own a."""
-    ends = (target * SLOPE_RATIO**power for power in (-0.5, 0.5))
-    low, high = (fitted.optimum(end, cost=cost).params for end in ends)
-    return math.log(high / low) / math.log(SLOPE_RATIO) if low > 0 < high else math.nan

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -38,18 +37,19 @@ class Bet:
 
 
 def law_figure(observations: Observations, fit: Fit, bet: Bet | None, command: str = "") -> str:
-    """Loss against compute: the runs, the fitted law at each size, the bet and its outcome."""
+    """Loss against compute: the runs, the fitted law at each size, the bet and its outcome. A law of unique
+    tokens is drawn with the most that a run of its size has."""
     figure, axes = new_figure()
-    sizes = np.unique(observations.params)
+    sizes, unique = np.unique(observations.params), observations.unique_tokens
     for colour, size in zip(colours(len(sizes)), sizes, strict=True):
         mine = observations.params == size
         axes.plot(observations.flops[mine], observations.loss[mine], "o", color=colour, ms=5, label=si(size))
         per_token = float(np.median(observations.flops[mine] / observations.tokens[mine]))
         tokens = np.geomspace(observations.tokens[mine].min(), observations.tokens.max() * 2, PARAMS_TICKS)
-        losses = fit.predict(
-            {"params": np.full(len(tokens), size), "tokens": tokens, "flops": tokens * per_token}
-        )
-        axes.plot(tokens * per_token, losses, "-", color=colour, lw=1, alpha=0.7)
+        columns = {"params": np.full(len(tokens), size), "tokens": tokens, "flops": tokens * per_token}
+        if unique is not None:
+            columns["unique_tokens"] = np.full(len(tokens), unique[mine].max())
+        axes.plot(tokens * per_token, fit.predict(columns), "-", color=colour, lw=1, alpha=0.7)
     if bet is not None:
         low, high = bet.interval
         reach = [[bet.loss - low], [high - bet.loss]]
@@ -122,9 +122,3 @@ def as_svg(figure: Figure, command: str = "") -> str:
     pyplot.close(figure)
     whole = text.getvalue()
     return whole[whole.index("<svg") :]
-
-
-def finite_bet(flops: float, loss: float, interval: Sequence[float], actual: float | None) -> Bet | None:
-    low, high = interval
-    good = all(math.isfinite(value) for value in (flops, loss, low, high))
-    return Bet(flops, loss, (low, high), actual) if good else None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.forecast.score import Score
-from harness.forecast.seal import SealedForecast
 from harness.report.terminal import counted, print_lines, print_table, si
+
+if TYPE_CHECKING:
+    from harness.forecast.score import Score
+    from harness.forecast.seal import SealedForecast
 
 
 def span(interval: Sequence[float | None] | None, form: str = ".4g") -> str:
@@ -26,8 +28,8 @@ def print_fit(result: dict[str, Any]) -> None:
     print_table(f"{result['law']}: {result['status']}", ("parameter", "value", level), rows)
     if result["optimum"]:
         optima = [row for optimum in result["optimum"] for row in optimum_rows(optimum)]
-        counted = result["conventions"]["flops_of_optimum"]
-        print_table(f"compute-optimal allocation, FLOPs {counted}", OPTIMUM, optima)
+        convention = result["conventions"]["flops_of_optimum"]
+        print_table(f"compute-optimal allocation, FLOPs {convention}", OPTIMUM, optima)
         print_lines(*(f"{o['flops']:.3g} FLOPs: {o['reason']}" for o in result["optimum"] if "reason" in o))
     for point in result.get("frontier", ()):
         loss = f"{point['loss']:.4f}, interval {span(loss_of(point['interval']))}"

@@ -13,7 +13,7 @@ from harness.forecast.score import Score
 from harness.forecast.seal import SealedForecast
 from harness.laws.fit import Fit
 from harness.laws.observations import Observations
-from harness.report.figures import Bet, curve_figure, finite_bet, law_figure, residual_figure
+from harness.report.figures import Bet, curve_figure, law_figure, residual_figure
 from harness.report.fits import span
 from harness.report.sensitivity import tornado_figure
 from harness.report.terminal import duration, si
@@ -70,4 +70,4 @@ def bet_of(story: Story) -> Bet | None:
         return None
     flops = float(story.sealed.target["flops"])
     actual = story.score.actual if story.score else None
-    return finite_bet(flops, story.sealed.loss, story.sealed.interval, actual)
+    return Bet(flops, story.sealed.loss, story.sealed.interval, actual)

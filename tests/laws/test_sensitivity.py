@@ -163,6 +163,16 @@ def test_any_law_that_allocates_can_be_asked(name):
     assert reason == ""
 
 
+def test_a_law_that_reads_unique_tokens_is_asked_at_the_most_of_its_runs():
+    sweep = planted_sweep(0, 0.003)
+    rows = replace(sweep, unique_tokens=np.minimum(sweep.tokens, 2e7))
+    config = FitConfig(bootstraps=0, law=LawConfig(name=LawName.repetition))
+    found = sensitivity(rows, config, 1e15)
+    asked = fit_law(rows, config.law).optimum(1e15, given={"unique_tokens": 2e7})
+    assert (found.base.params, found.base.tokens) == (asked.params, asked.tokens)
+    assert sum(refit.tokens is not None for refit in found.refits) > 10
+
+
 def test_a_law_of_compute_alone_has_no_allocation_to_move():
     config = FitConfig(bootstraps=0, law=LawConfig(name=LawName.frontier))
     with pytest.raises(CannotAnswer, match="allocates no budget"):
