@@ -128,7 +128,7 @@ class LawConfig:
 
     `delta` is where the Huber loss turns from square to linear, in log loss: 1e-3 is that of Hoffmann et
     al. 2203.15556 and Besiroglu et al. 2404.10102. `weak_prior` pulls the exponents towards those of
-    published tables (constants and source in `laws.fit`). `skip` is the compute below which a reward law
+    published tables (constants beside each form). `skip` is the compute below which a reward law
     leaves rows out.
     """
 

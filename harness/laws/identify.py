@@ -156,7 +156,7 @@ def check_curvature(solution: Solution) -> list[Check]:
         return []
     share = 1 - curved / plain
     statistic = (plain - curved) / len(extra) / (curved / freedom)
-    chance = 1 - float(special.fdtr(len(extra), freedom, statistic))
+    chance = float(special.fdtrc(len(extra), freedom, statistic))
     level = math.sqrt(plain / (freedom + len(extra)))
     certain = chance < CURVATURE_LEVEL and share > CURVATURE_SHARE
     reason = (

@@ -1,9 +1,7 @@
 """From a table of runs to observations: column names, filters, faults; one pipeline for every source.
 
-Standard columns: run_id, group, params_total, params_non_embedding, tokens, unique_tokens, epochs, flops,
-loss, loss_kind, seed, corpus, corpus_hash, tokenizer, tokenizer_hash, status, diverged, unfinished. A table
-that calls them otherwise is read through `columns`, a mapping from the standard name to the table's own.
-Other columns may be used in filters.
+The standard columns are `columns.STANDARD`. A table that calls them otherwise is read through `columns`, a
+mapping from the standard name to the table's own. Other columns may be used in filters.
 """
 
 from __future__ import annotations

@@ -129,7 +129,8 @@ def ends(found: Solution, limits: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def unexplained(form: Form, target: Floats, residual: Floats) -> list[str]:
-    share = 1 - float((residual**2).sum()) / max(float(((target - target.mean()) ** 2).sum()), 1e-300)
+    total = float(((target - target.mean()) ** 2).sum())
+    share = 1 - float((residual**2).sum()) / total if total > 0 else 0.0
     if share >= LEAST_SHARE:
         return []
     return [f"{form.name} explains {max(share, 0):.0%} of the variance of these rows, less than half"]

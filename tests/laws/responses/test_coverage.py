@@ -121,3 +121,10 @@ def test_scattered_coverage_is_not_identified(tmp_path):
     )
     assert fit.status is FitStatus.not_identified
     assert "of the variance of these rows" in fit.reasons[0]
+
+
+def test_a_coverage_that_never_moves_shows_no_law(tmp_path):
+    """Any b passes through it, and noise-free the Jacobian alone does not say so."""
+    fit = fit_coverage(curve(tmp_path / "t.csv", [1, 2, 4, 8, 16], [1.0] * 5), FitConfig(bootstraps=0))
+    assert fit.status is FitStatus.not_identified
+    assert "explains 0% of the variance" in fit.reasons[0]
