@@ -44,8 +44,9 @@ MEMBERS = (CES, CES_SQUARE_ROOT, CES_FOURTH_ROOT)
 
 def excess(flops: Floats, loss: Floats) -> Floats:
     """Log loss of each row above the best row of a similar budget, [n]."""
-    similar = np.abs(np.log(flops)[:, None] - np.log(flops)) <= np.log(SIMILAR_BUDGET)
-    return np.asarray(np.log(loss) - np.where(similar, np.log(loss), np.inf).min(axis=1))
+    log_c, log_loss, near = np.log(flops), np.log(loss), np.log(SIMILAR_BUDGET)
+    # Row by row: all pairs of ten thousand rows would take a gigabyte.
+    return log_loss - np.array([log_loss[np.abs(log_c - at) <= near].min() for at in log_c])
 
 
 def near_best(observations: Observations, near: float) -> Flags:

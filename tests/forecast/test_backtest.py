@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -163,6 +164,14 @@ def test_the_members_see_the_rows_near_the_best_of_their_budget():
     assert excess(flops, loss) == pytest.approx([0, math.log(1.1), 0, math.log(2.51 / 2.5)])
     sweep = planted_sweep(0, 0.0)
     assert near_best(sweep, 1e-6).sum() >= 9  # widened until a law can be fitted
+
+
+def test_ten_thousand_rows_are_not_compared_all_at_once():
+    many = np.geomspace(1e18, 1e22, 10_000)
+    tracemalloc.start()
+    excess(many, many**-0.05)
+    assert tracemalloc.get_traced_memory()[1] < 10e6
+    tracemalloc.stop()
 
 
 def test_the_wrong_size_costs_what_the_right_law_says_and_no_budget_is_left_unspent():
