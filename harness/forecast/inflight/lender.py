@@ -3,7 +3,6 @@ how far real curves stray from it."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
@@ -108,7 +107,7 @@ class Lender:
         missed = ((y - (x @ found[:, :, None])[:, :, 0]) ** 2).sum(axis=1)
         missed += (precision * (found - guess) ** 2).sum(axis=1)
         sizes = np.linalg.slogdet(normal)[1] - np.log(precision).sum(axis=1)
-        evidence = -0.5 * (missed + sizes) + math.log(np.diag(whiten).prod())
+        evidence = -0.5 * (missed + sizes) + np.log(np.diag(whiten)).sum()
         deviations = np.sqrt(np.diagonal(np.linalg.inv(normal), axis1=1, axis2=2))
         gap = self.gap(walk, int(np.argmax(evidence)), found[np.argmax(evidence), 1:])
         return Description(self, found[:, 1:], deviations[:, 1:], evidence, gap)

@@ -151,7 +151,7 @@ def pairs_of(found: Sequence[Description]) -> list[Pair]:
         those = [[d for d in found if d.lender.run.params == size] for size in (low, high)]
         for small, large in itertools.product(*those):
             if comparable(small.lender.run, large.lender.run):
-                ratio = large.amplitudes / np.maximum(small.amplitudes, 1e-12)
+                ratio = large.amplitudes / np.maximum(small.amplitudes, 1e-12 * small.lender.fall)
                 grown = np.log(np.clip(ratio, 1 / MOST_GROWN, MOST_GROWN)) / math.log(high / low)
                 names = (small.lender.run.run_id, large.lender.run.run_id)
                 pairs.append(Pair(names, (low, high), grown))

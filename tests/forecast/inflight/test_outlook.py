@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from harness.errors import WrongInput
+from harness.forecast.inflight.loss import LossPredictor
+from harness.forecast.inflight.mixture import Mixture
 from harness.forecast.inflight.outlook import Rivals, Rule, Verdict, look_ahead
 from harness.forecast.inflight.rise import base_rate, diverges
 from harness.forecast.inflight.shapes import SHAPES, Shapes, basis, drawn
@@ -94,6 +96,25 @@ def test_nothing_is_killed_for_being_slow_too_early():
     (found,) = look_ahead([loss_run("run", 3e6, wsd(2000), 8).until(0.5)], [*lent, best], Metric.loss, rule)
     assert found.verdict is Verdict.keep
     assert "too early" in found.reason
+
+
+@pytest.mark.parametrize("unit", [2.0**-60, 2.0**60])
+def test_a_loss_in_another_unit_ends_where_the_same_run_does(unit):
+    """The likelihood of forty rows is a product of forty precisions, which leaves the range of a float."""
+
+    def ends(unit: float) -> Mixture:
+        lent, run = [
+            [replace(one, values=unit * one.values, final=unit * one.result) for one in runs]
+            for runs in (
+                [loss_run(f"s{n}", n * 1e6, wsd(steps), n) for n, steps in ((1, 400), (2, 400), (4, 800))],
+                [loss_run("run", 8e6, wsd(800), 9)],
+            )
+        ]
+        return LossPredictor(lent).predict(run[0].until(0.3))
+
+    usual, scaled = ends(1.0), ends(unit)
+    assert scaled.mean / unit == pytest.approx(usual.mean, rel=1e-9)
+    assert scaled.deviation / unit == pytest.approx(usual.deviation, rel=1e-9)
 
 
 def test_shapes_are_those_of_the_multi_power_law():
