@@ -21,7 +21,8 @@ tenths of a percent of a floor that their profile pins (supercollapse, c5m): nea
 
 @dataclass(frozen=True)
 class Boundary:
-    """The parameter numbered `at` ended on a bound; `reason` says which, `value` is in natural units."""
+    """The parameter numbered `at` ended on a bound, which `reason` names. `value` and `limit` are in the
+    coordinates of the fit, for a negligible floor shares of the smallest loss."""
 
     at: int
     value: float

@@ -40,7 +40,7 @@ def surface_of(form: Form, rows: Rows, how: Objective) -> Surface:
 class Solution:
     """The optimum theta [p] with its problem and the rows that entered; `used` are their numbers in the
     input, `runs` [n] numbers the run each belongs to. `residual` [n] is fitted minus observed ln L,
-    whatever the response."""
+    whatever the response; of a form with a signed response it is that of the response."""
 
     form: Form
     how: Objective
@@ -163,10 +163,11 @@ def solve_form(
 
 
 def refuse_unusable(form: Form, rows: Rows, loss: Floats) -> None:
-    for name, column in (*rows.items(), ("loss", loss)):
+    columns = [(name, column, name in form.signed) for name, column in rows.items()]
+    for name, column, signed in (*columns, ("loss", loss, form.signed_response)):
         if column.shape != loss.shape:
             raise CannotAnswer(f"{form.name}: {name} has {len(column)} rows, the loss {len(loss)}")
-        bad = int((~(np.isfinite(column) & ((column > 0) | (name in form.signed)))).sum())
+        bad = int((~(np.isfinite(column) & ((column > 0) | signed))).sum())
         if bad:
             raise CannotAnswer(f"{form.name}: {name} is not a positive number on {bad} of {len(loss)} rows")
 
@@ -229,7 +230,7 @@ def solution_of(
         objective=float(minimum.objective[best]),
         converged=bool(minimum.converged[best]),
         used=used,
-        residual=np.log(fitted) - np.log(loss),
+        residual=fitted - loss if form.signed_response else np.log(fitted) - np.log(loss),
     )
 
 

@@ -79,7 +79,8 @@ class Form:
     faster than 1/x is an artefact.
     `weak_prior`, mean and standard deviation of some parameters.
     `raced`, how many starts run a few iterations before the best go on.
-    Columns must be positive but for the `signed` ones.
+    Columns must be positive but for the `signed` ones, and so must what is fitted unless it is a
+    `signed_response`, of which no logarithm is taken: a reward, or an accuracy of nothing.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Form:
     weak_prior: Mapping[str, tuple[float, float]] = field(default_factory=dict, hash=False)
     keep: Keep = every_row
     signed: tuple[str, ...] = ()
+    signed_response: bool = False
     raced: int = 24
 
     @property

@@ -50,4 +50,5 @@ REWARD = Form(
     evaluate=evaluate,
     starts=starts,
     second_derivatives=False,
+    signed_response=True,
 )

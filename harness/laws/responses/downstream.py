@@ -29,6 +29,9 @@ LEAST_SQUARES = Objective(response=Response.loss, delta=math.inf)
 
 UNDER_A_CEILING = replace(LEAST_SQUARES, fixed={"b": 1.0})
 
+NOTHING_AND_ALL = {"a": -1.0, "b": 1.0}
+"""Where the sigmoid may end: tasks that are not multiple choice begin at an accuracy of zero."""
+
 SKIPPED_SHARE, WINDOW = 0.1, 5
 """Of each run's checkpoints, as in Bhagia et al.: the first tenth is left out, and loss and accuracy are
 means over five evaluations."""
@@ -82,14 +85,16 @@ def fit_loss(table: ColumnTable, size: str, config: FitConfig) -> Step:
 def fit_accuracy(loss: Floats, accuracy: Floats) -> Step:
     """The sigmoid through finished runs [n], least squares, its ceiling held at 1: small models do not see
     it, and one added point would outweigh so few rows (planted laws came out wrong by it)."""
-    return fit_step(ACCURACY, {"loss": loss}, accuracy, UNDER_A_CEILING, quantity="accuracy")
+    return fit_step(
+        ACCURACY, {"loss": loss}, accuracy, UNDER_A_CEILING, quantity="accuracy", limits=NOTHING_AND_ALL
+    )
 
 
 def fit_accuracy_of_checkpoints(loss: Floats, accuracy: Floats, run: RowNumbers) -> Step:
     """The sigmoid through checkpoints [n] of the runs `run` [n] and `PERFECT`, as Bhagia et al. fit it."""
     x, y, cluster = np.append(loss, PERFECT[0]), np.append(accuracy, PERFECT[1]), np.append(run, -1)
     return fit_step(
-        ACCURACY, {"loss": x}, y, LEAST_SQUARES, quantity="accuracy", cluster=cluster, limits=("b",)
+        ACCURACY, {"loss": x}, y, LEAST_SQUARES, quantity="accuracy", cluster=cluster, limits=NOTHING_AND_ALL
     )
 
 
@@ -116,7 +121,7 @@ def fit_downstream_error(source: Source, config: FitConfig) -> ResponseFit:
 
 
 def fit_error(loss: Floats, error: Floats) -> Step:
-    return fit_step(ERROR, {"loss": loss}, error, LEAST_SQUARES, quantity="error", limits=("epsilon",))
+    return fit_step(ERROR, {"loss": loss}, error, LEAST_SQUARES, quantity="error", limits={"epsilon": 1.0})
 
 
 # Checkpoints --------------------------------------------------------------------------------------------

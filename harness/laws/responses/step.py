@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,23 +78,23 @@ def fit_step(
     *,
     quantity: str = "loss",
     cluster: RowNumbers | None = None,
-    limits: Sequence[str] = (),
+    limits: Mapping[str, float] | None = None,
     may_be_constant: bool = False,
 ) -> Step:
-    """Fit `form`. A parameter of `limits` may end on its bound, which is a limit of the quantity itself,
-    as no accuracy exceeds 1; it is then said so in a note. Unless the quantity `may_be_constant`, a form
-    that explains little of its variance is refused.
+    """Fit `form`. A parameter of `limits` may end on that bound of its own, which is a limit of the quantity
+    itself, as no accuracy exceeds 1; it is then said so in a note. Unless the quantity `may_be_constant`, a
+    form that explains little of its variance is refused.
 
-    Raises CannotAnswer for too few rows or rows that are not positive numbers.
+    Raises CannotAnswer for too few rows, or rows that are not positive numbers where they have to be.
     """
-    if bad := int((~(response > 0)).sum()):
+    if bad := 0 if form.signed_response else int((~(response > 0)).sum()):
         raise CannotAnswer(
             f"{quantity} is not positive on {bad} of {len(response)} rows; leave them out: where={quantity}>0"
         )
     found = solve_form(form, rows, response, how)
     params, errors = form.named(found.values), standard_errors(found)
     target, residual = found.problem.y[0], -found.response_residual
-    reasons, at_limit = ends(found, limits)
+    reasons, at_limit = ends(found, limits or {})
     reasons += [] if may_be_constant else unexplained(form, target, residual)
     if degeneracy(found) < DEGENERATE and not at_limit:
         reasons.append(f"the parameters of {form.name} cannot be told apart on these rows")
@@ -115,14 +115,15 @@ def fit_step(
     )
 
 
-def ends(found: Solution, limits: Sequence[str]) -> tuple[list[str], list[str]]:
+def ends(found: Solution, limits: Mapping[str, float]) -> tuple[list[str], list[str]]:
     """Parameters that ended on a bound: as a reason, or as a note where the bound is a limit."""
     reasons: list[str] = []
     notes: list[str] = []
     for end in boundaries(found):
-        name, value = found.form.names[end.at], found.values[end.at]
-        if name in limits:
-            notes.append(f"{name} = {value:.3g} is the end of what it can be: not seen here")
+        one, value = found.form.parameters[end.at], found.values[end.at]
+        bound = one.low if end.limit == found.problem.lower[end.at] else one.high
+        if limits.get(one.name) == bound:
+            notes.append(f"{one.name} = {value:.3g} is the end of what it can be")
         else:
             reasons.append(end.reason)
     return reasons, notes

@@ -16,6 +16,8 @@ from harness.laws.forms.overtrain import OVERTRAIN
 from harness.laws.responses.catalogue import fit_response_law
 from harness.laws.responses.downstream import (
     LEAST_SQUARES,
+    fit_accuracy,
+    fit_accuracy_of_checkpoints,
     fit_downstream,
     fit_downstream_error,
     fit_error,
@@ -212,6 +214,19 @@ def test_both_steps_see_the_same_resample(tmp_path):
     weights = np.random.default_rng(0).multinomial(20, np.full(20, 1 / 20), size=20).astype(float)
     for step, drawn in zip(one.steps, one.replicates, strict=True):
         assert refit(step, weights=weights).tolist() == drawn.tolist()
+
+
+def test_a_task_that_small_models_do_not_solve_at_all():
+    """No choices to guess among: the sigmoid begins at zero, and so do the rows, in whole questions."""
+    loss = np.linspace(3.6, 2.0, 16)
+    solved = np.round(200 * (1 - 1 / (1 + np.exp(-5 * (loss - 2.3))))) / 200
+    runs = np.arange(16)
+    for step in (fit_accuracy(loss, solved), fit_accuracy_of_checkpoints(loss, solved, runs)):
+        assert solved.min() == 0 and step.n == 16
+        assert step.status is FitStatus.identified, step.reasons
+        assert any("is the end of what it can be" in note for note in step.notes)
+        assert step.params["k"] == pytest.approx(5, rel=0.05)
+        assert step.params["L0"] == pytest.approx(2.3, rel=0.01)
 
 
 def test_exponential_error_through_the_table(tmp_path):

@@ -70,11 +70,23 @@ def test_flat_reward_is_refused(tmp_path):
     assert fit.status is FitStatus.not_identified
 
 
+def test_a_reward_may_be_negative_or_zero(tmp_path):
+    """Rewards have no natural zero: shifted ones have the same curve, and none is left out."""
+    compute = np.linspace(100, 8000, 40)
+    reward = true_reward(compute) + 0.005 * np.random.default_rng(0).standard_normal(40)
+    usual = fit_reward(run(tmp_path / "t.csv", compute, reward), config(bootstraps=50))
+    lowered = fit_reward(run(tmp_path / "u.csv", compute, reward - reward[3]), config(bootstraps=50))
+    assert lowered.status is FitStatus.identified and lowered.steps[0].n == 40
+    shift = {"R0": reward[3], "A": reward[3], "C_mid": 0.0, "B": 0.0}
+    assert {name: value + shift[name] for name, value in lowered.params.items()} == pytest.approx(
+        usual.params, rel=1e-5
+    )
+    (there,), (here,) = (fit.predictions([[16_000]]) for fit in (usual, lowered))
+    assert np.array(here["interval"]) + reward[3] == pytest.approx(there["interval"], abs=1e-5)
+
+
 def test_bad_rows(tmp_path):
     compute = np.linspace(100, 8000, 10)
     reward = true_reward(compute)
-    reward[2] = -0.1
-    with pytest.raises(CannotAnswer, match="reward is not positive on 1 of 10 rows"):
-        fit_reward(run(tmp_path / "t.csv", compute, reward), config(bootstraps=0))
     with pytest.raises(CannotAnswer, match="cannot determine the 4 free parameters"):
         fit_reward(run(tmp_path / "t.csv", compute[3:7], reward[3:7]), config(bootstraps=0))
