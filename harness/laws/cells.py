@@ -16,7 +16,7 @@ from harness.laws.sources.table import Cells
 
 MISSING = {"", "none", "null", "n/a"}
 NOT_FINITE = {"nan", "inf", "-inf", "infinity", "-infinity"}
-FINISHED = {"", "done", "finished", "ok", "completed"}
+FINISHED = {"", "done", "finished", "ok", "complete", "completed", "success", "succeeded"}
 LABELLED = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?\s*[a-z%][a-z /%]*|[-+]?\d{1,3}(,\d{3})+(\.\d+)?", re.I)
 """A number with a unit or an SI letter, or with thousands separators."""
 DECIMAL_COMMA = re.compile(r"[-+]?[\d.]*,\d+(e[-+]?\d+)?", re.I)

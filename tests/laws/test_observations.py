@@ -266,6 +266,14 @@ def test_a_labelled_number_is_not_guessed_at(tmp_path, cell):
         observations_from_table(table)
 
 
+@pytest.mark.parametrize(
+    ("status", "kept"), [("Finished", 1), ("SUCCESS", 1), ("complete", 1), ("crashed", 0)]
+)
+def test_how_other_tools_say_that_a_run_is_finished(tmp_path, status, kept):
+    rows = [GOOD, {**GOOD, "run_id": "b", "tokens": "2000", "status": status}]
+    assert len(observations_from_table(write_csv(tmp_path / "t.csv", rows))) == 1 + kept
+
+
 @pytest.mark.parametrize("cell", ["3,14", "0,1234", "1,5e9", ",5"])
 def test_a_decimal_comma_is_refused_rather_than_dropped(tmp_path, cell):
     table = write_csv(tmp_path / "t.csv", [GOOD, {**GOOD, "run_id": "b", "loss": cell}])
