@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from harness.errors import WrongInput
 from harness.shape import ModelShape
 
+MOST_STEPS = 100_000_000
+"""Of a run: a day and more of the smallest model, so more is taken for a slip."""
+
 
 @dataclass(kw_only=True)
 class HorizonConfig:
@@ -53,7 +56,7 @@ def build_horizon(config: HorizonConfig, shape: ModelShape) -> Horizon:
     """Rounds to the nearest whole step; the batch must hold whole sequences.
 
     Raises WrongInput when no horizon is given, the batch is not a multiple of the context, or the horizon is
-    less than half a step: one step would be many times what was asked for.
+    more than MOST_STEPS or less than half a step: one step would be many times what was asked for.
     """
     if config.batch_tokens % shape.context:
         raise WrongInput(
@@ -61,6 +64,11 @@ def build_horizon(config: HorizonConfig, shape: ModelShape) -> Horizon:
             f"({shape.context} tokens); use {round_to(config.batch_tokens, shape.context)}"
         )
     tokens = wanted_tokens(config, shape)
+    if tokens / config.batch_tokens > MOST_STEPS:
+        raise WrongInput(
+            f"the horizon is {tokens:.3g} tokens, {tokens / config.batch_tokens:.3g} steps; {MOST_STEPS:,} "
+            f"are the most: train for less, or raise horizon.batch_tokens={config.batch_tokens}"
+        )
     steps = round(tokens / config.batch_tokens)
     if steps < 1:
         raise WrongInput(

@@ -62,6 +62,8 @@ class ModelConfig:
         for name in (*positive, "window"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ValueError(f"model.{name} must be at least 1, not {value}")
+        if not self.rope_base > 0:
+            raise ValueError(f"model.rope_base must be positive, not {self.rope_base}")
         if self.head_dim % 2:
             raise ValueError(f"model.head_dim must be even for rotary positions, not {self.head_dim}")
         if self.n_kv_heads is not None and (self.n_kv_heads < 1 or self.n_heads % self.n_kv_heads):

@@ -41,3 +41,9 @@ def test_less_than_half_a_step_is_refused():
 def test_a_batch_of_broken_sequences_is_refused():
     with pytest.raises(WrongInput, match="multiple of the context"):
         build_horizon(HorizonConfig(batch_tokens=500, tokens=10_000), SHAPE)
+
+
+def test_a_horizon_that_can_only_be_a_slip_is_refused():
+    for horizon in ({"tokens": 10**17}, {"flops": 1e300}, {"tokens_per_param": 1e308}):
+        with pytest.raises(WrongInput, match="100,000,000 are the most"):
+            build_horizon(HorizonConfig(batch_tokens=512, **horizon), SHAPE)

@@ -59,6 +59,24 @@ def test_a_wrong_value_says_what_would_be_right():
         settings("train", "group=a/b")
 
 
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optim.weight_decay=-1", "optim.weight_decay must not be negative"),
+        ("optim.eps=-1", "optim.eps must not be negative"),
+        ("optim.reference_width=0", "optim.reference_width must be at least 1"),
+        ("model.rope_base=0", "model.rope_base must be positive"),
+        ("seed=99999999999999999999", "seed=99999999999999999999 must lie"),
+        ("data_seed=-99999999999999999999", "data_seed=-99999999999999999999 must lie"),
+        ("hardware.threads=100_000", "hardware.threads must lie between 1 and 1024"),
+        ("hardware.peak_flops=-1", "hardware.peak_flops must be positive"),
+    ],
+)
+def test_a_setting_that_would_train_nonsense_or_crash_is_refused(override, said):
+    with pytest.raises(WrongInput, match=said):
+        settings("train", override)
+
+
 def test_explanations_are_one_line():
     for overrides in (["optim.learning_rate=1"], ["seed=fast"], ["model=7zillion"], ["=="], ["optim.lr=-1"]):
         with pytest.raises(WrongInput) as caught:

@@ -56,6 +56,11 @@ class OptimConfig:
         for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"optim.{name} must lie in [0, 1), not {getattr(self, name)}")
+        for name in ("weight_decay", "eps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"optim.{name} must not be negative, not {getattr(self, name)}")
+        if self.reference_width < 1:
+            raise ValueError(f"optim.reference_width must be at least 1, not {self.reference_width}")
         if self.clip_grad_norm <= 0:
             raise ValueError("optim.clip_grad_norm must be positive; a huge value switches clipping off")
 
@@ -95,6 +100,10 @@ class Strategy(Enum):
     fsdp = "fsdp"
 
 
+MOST_THREADS = 1024
+"""More than one machine has cores. Where OpenMP cannot start as many as it is told, it crashes the process."""
+
+
 @dataclass(kw_only=True)
 class HardwareConfig:
     """`auto` compiles where a compiler is found. `activation_gib` bounds the activations of one
@@ -127,8 +136,10 @@ class HardwareConfig:
             raise ValueError(f"hardware.timeout_seconds must be at least 1, not {self.timeout_seconds}")
         if self.autotune and self.device is Device.cpu:
             raise ValueError("hardware.autotune=true times kernels on a GPU, and hardware.device is cpu")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"hardware.threads must be at least 1, not {self.threads}")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"hardware.threads must lie between 1 and {MOST_THREADS}, not {self.threads}")
+        if self.peak_flops is not None and self.peak_flops <= 0:
+            raise ValueError(f"hardware.peak_flops must be positive, not {self.peak_flops}")
         if self.activation_gib <= 0:
             raise ValueError("hardware.activation_gib must be positive")
         if self.memory_gib is not None and not self.memory_gib > 0:
@@ -168,6 +179,10 @@ class SavingConfig:
             raise ValueError("saving.log_steps must be at least 1 and saving.checkpoint_seconds not negative")
 
 
+MOST_SEED = 2**63 - 1
+"""PyTorch's generator takes no larger one, and the order of the data would repeat that of a smaller one."""
+
+
 @dataclass(kw_only=True)
 class TrainConfig:
     """One training run. Everything here is frozen into its config.json when it is planned."""
@@ -193,6 +208,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not self.group or self.group[0] == "." or not all(c.isalnum() or c in "._-" for c in self.group):
             raise ValueError(f"group={self.group!r} must be a plain folder name: letters, digits, . _ -")
+        for name in ("seed", "data_seed"):
+            if not -MOST_SEED <= getattr(self, name) <= MOST_SEED:
+                raise ValueError(f"{name}={getattr(self, name)} must lie within 63 bits, of either sign")
         kind = self.parametrization.kind
         if kind is not ParametrizationKind.standard and self.optim.width_exponent:
             raise ValueError(
