@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import CannotAnswer
+from harness.override import override
 from harness.training.cell import Cell, write_cell
 from harness.training.fitting import memory_of, micro_batch_of
 from harness.training.memory import MIB, Memory
@@ -45,7 +46,7 @@ def measured_memory(cell: Cell) -> Measured:
     """Trains the cell in a process of its own, in a folder that vanishes."""
     with tempfile.TemporaryDirectory() as folder:
         run = write_cell(Path(folder), cell)
-        command = [sys.executable, "-m", "harness", "train", f"cell='{run.path}'"]
+        command = [sys.executable, "-m", "harness", "train", override("cell", str(run.path))]
         done = subprocess.run(command, capture_output=True, text=True)
         record = run.record_if_any()
         if record is None:

@@ -30,6 +30,7 @@ then does what was typed.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields, replace
@@ -42,6 +43,7 @@ from harness.commands.unprepared import prepare_first
 from harness.config import task_overrides, verb
 from harness.data.prepare import Unprepared
 from harness.errors import CannotAnswer, WrongInput
+from harness.override import override
 from harness.report.launches import print_launch, print_scripts, slots_line
 from harness.report.sweep_progress import SweepProgress
 from harness.report.terminal import print_lines
@@ -178,7 +180,7 @@ def on_slurm(settings: Settings, cells: Sequence[PlannedCell]) -> None:
 
 
 def leave_behind(settings: Settings, typed: Sequence[str]) -> None:
-    place = f"group={settings.group} runs_dir={settings.runs_dir}"
+    place = shlex.join([override("group", settings.group), override("runs_dir", settings.runs_dir)])
     pid = detach(settings.folder, [word for word in typed if not word.lstrip("+").startswith("detach=")])
     if pid is None:
         print_lines(f"{settings.folder}: nothing was left to do; what it said is in {QUEUE_LOG} there")

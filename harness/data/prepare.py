@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from harness.data.manifest import CleanedFacts, digest, read_manifest
 from harness.data.shards import TokenStore
 from harness.data.tokenizer import Tokenizer, TokenizerConfig, TokenizerKind, load_tokenizer, train_bpe
 from harness.errors import CannotAnswer, WrongInput
+from harness.override import override
 
 # Raise when the same sources would give other text or other tokens than before.
 PIPELINE = 1
@@ -73,18 +75,25 @@ def find(corpus: CorpusConfig, tokenizer: TokenizerConfig, data_dir: Path) -> Pr
     began = time.perf_counter()
     target = read_json(_pointer(corpus, tokenizer, Path(data_dir)))
     if target is None or not (path := Path(data_dir) / "tokens" / str(target.get("tokens"))).is_dir():
-        where = f" corpus.path={corpus.path}" if corpus.path else ""
-        where += f" data_dir={data_dir}" if Path(data_dir) != Path("data") else ""
-        group = (
-            corpus.name
-            if corpus.kind is CorpusKind.pysource
-            else f"{corpus.kind.value} corpus.name={corpus.name}"
-        )
         raise Unprepared(
             f"corpus {corpus.name} with tokenizer {tokenizer.name} is not prepared below {data_dir}: "
-            f"run `harness prepare corpus={group} tokenizer={tokenizer.name}{where}`"
+            f"run `{_command(corpus, tokenizer, data_dir)}`"
         )
     return _described(path, time.perf_counter() - began, cached=True)
+
+
+def _command(corpus: CorpusConfig, tokenizer: TokenizerConfig, data_dir: Path) -> str:
+    """What to type, as far as names and places tell."""
+    shipped = corpus.kind is CorpusKind.pysource
+    words = (
+        [("corpus", corpus.name)]
+        if shipped
+        else [("corpus", corpus.kind.value), ("corpus.name", corpus.name)]
+    )
+    words += [("tokenizer", tokenizer.name)]
+    words += [("corpus.path", corpus.path)] if corpus.path else []
+    words += [("data_dir", str(data_dir))] if Path(data_dir) != Path("data") else []
+    return shlex.join(["harness", "prepare", *(override(*word) for word in words)])
 
 
 def _described(path: Path, seconds: float, cached: bool) -> Prepared:

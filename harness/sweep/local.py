@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.errors import WrongInput
+from harness.override import override
 from harness.runs import RunDirectory, Status
 from harness.signals import SHELL_SIGNAL, death
 from harness.sweep.ledger import WAITING, CellState, held, look, survey
@@ -48,8 +49,7 @@ Command = Callable[[Path], list[str]]
 
 def train_command(run: Path) -> list[str]:
     """What trains the planned cell in `run`."""
-    quoted = str(run.resolve()).replace("\\", "\\\\").replace("'", "\\'")
-    return [sys.executable, "-m", "harness", "train", f"cell='{quoted}'"]
+    return [sys.executable, "-m", "harness", "train", override("cell", str(run.resolve()))]
 
 
 class Queue:
