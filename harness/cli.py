@@ -53,12 +53,22 @@ def dispatch(words: list[str]) -> int:
         return 0
     name, rest = words[0], words[1:]
     if name not in VERBS:
-        print(f"harness: there is no verb {name!r}; choose from {', '.join(VERBS)}", file=sys.stderr)
+        print(
+            f"harness: there is no verb {name!r}{hint(name)} choose from {', '.join(VERBS)}", file=sys.stderr
+        )
         return 2
     if any(word in HELP for word in rest):
         print(verb_help(name))
         return 0
     return run(name, rest)
+
+
+def hint(name: str) -> str:
+    """The verb that was perhaps meant."""
+    from difflib import get_close_matches
+
+    meant = get_close_matches(name.lower(), VERBS, 1)
+    return f", did you mean {meant[0]}?" if meant else ";"
 
 
 def run(name: str, rest: list[str]) -> int:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import itertools
 import os
+import re
+import sys
+import typing
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -37,10 +41,11 @@ def verb(name: str, schema: type[Schema]) -> Callable[[Callable[[Schema], None]]
                 failures.append(error)
 
         def entry() -> None:
+            refuse_unknown_options(sys.argv[1:])
             try:
                 run()
             except (HydraException, OmegaConfBaseException) as error:
-                raise WrongInput(explain(error)) from error
+                raise WrongInput(explain(error, schema)) from error
             if failures:
                 raise failures.pop()
 
@@ -66,10 +71,10 @@ def to_settings(config: DictConfig) -> Any:
     schema: Any = OmegaConf.get_type(config)
     known = {field.name for field in dataclasses.fields(schema)}
     if unknown := sorted({str(key) for key in config} - known - {"hydra"}):
-        raise WrongInput(f"there is no setting {unknown[0]!r}; --help lists the groups")
+        raise WrongInput(no_setting(unknown[0], schema))
     try:
         return OmegaConf.to_object(config)
-    except ValueError as error:
+    except (ValueError, OmegaConfBaseException) as error:
         raise WrongInput(explain(error)) from error
 
 
@@ -88,7 +93,7 @@ def composing(name: str, schema: type) -> Iterator[Callable[[Sequence[str]], Dic
         with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
             yield lambda overrides: compose(config_name=name, overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
-        raise WrongInput(explain(error)) from error
+        raise WrongInput(explain(error, schema)) from error
 
 
 def compose_all(name: str, schema: type[Schema], overrides: Sequence[Sequence[str]]) -> list[Schema]:
@@ -107,20 +112,58 @@ def task_overrides() -> list[str]:
 QUOTED_TWICE = "text with = < > or quotes is quoted twice: 'where=[\"loss<3\"]'"
 
 
-def explain(error: BaseException) -> str:
-    """One line out of Hydra's and OmegaConf's many, with the reason behind a refused override."""
+def explain(error: BaseException, schema: type | None = None) -> str:
+    """One line out of Hydra's and OmegaConf's many, with the reason behind a refused override. `schema` is of
+    the verb whose settings were meant."""
+    if isinstance(error, OverrideParseException):
+        return unreadable(error.override)
     text = gist(error)
-    if text.startswith("Could not override"):
-        return text.split(". To append")[0].replace("Could not override", "there is no setting") + (
-            "; --help lists the groups, --cfg job every value"
-        )
-    if text.startswith("LexerNoViableAlt"):
-        typed = text.split(": ", 1)[-1].removesuffix(" ^")
-        return f"cannot read {typed}; {QUOTED_TWICE}"
-    if text.startswith("no viable alternative") and "=" in text:
-        return f"cannot read {text.rpartition('at input ')[2]}; {QUOTED_TWICE}"
+    if missing := re.search(r"missing mandatory value: ([\w.]+)", text):
+        return f"{missing[1]}= is missing; --help shows examples"
+    if unknown := re.match(r"Could not override '([^']*)'", text):
+        return no_setting(unknown[1], schema)
     behind = gist(error.__cause__) if error.__cause__ is not None else ""
     return f"{text}: {behind}" if behind and behind not in text else text
+
+
+def unreadable(word: str) -> str:
+    """Of a word that is not Hydra's grammar."""
+    key, is_set, value = word.partition("=")
+    if not is_set:
+        return f"{word!r} sets nothing; settings are written key=value"
+    if value[:1] in ("[", "{", "(") or '"' in value:
+        return f"cannot read {word}; {QUOTED_TWICE}"
+    return f"cannot read {word}; quote it twice: '{key}=\"{value}\"', of a list '{key}=[\"{value}\"]'"
+
+
+def no_setting(key: str, schema: type | None) -> str:
+    """Of a setting that is not there, with one that is: of the same last part, else of nearly its name."""
+    groups = [path.name for path in config_dir().iterdir() if path.is_dir()]
+    names = [*dotted(schema), *groups] if schema else []
+    last = [name for name in names if name.split(".")[-1] == key.split(".")[-1]]
+    meant = last or difflib.get_close_matches(key, names, 1)
+    hint = f", did you mean {' or '.join(meant[:3])}?" if meant else ";"
+    return f"there is no setting {key!r}{hint} --help lists the groups, --cfg job every value"
+
+
+def dotted(schema: type) -> list[str]:
+    """The names of all settings, those of groups included."""
+    names = []
+    for name, kind in typing.get_type_hints(schema).items():
+        inner = dotted(kind) if dataclasses.is_dataclass(kind) and isinstance(kind, type) else []
+        names += [name, *(f"{name}.{one}" for one in inner)]
+    return names
+
+
+OPTIONS = ["--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--multirun", "-m", "--run", "-r", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--shell-completion", "-sc", "--experimental-rerun", "--hydra-help", "--version"]
+"""Hydra's own."""
+
+
+def refuse_unknown_options(words: Sequence[str]) -> None:
+    """Raises WrongInput; Hydra would print how it is used instead."""
+    for word in words:
+        if word.startswith("-") and word.split("=")[0] not in OPTIONS:
+            raise WrongInput(f"there is no option {word}; settings are written key=value, without dashes")
 
 
 def gist(error: BaseException) -> str:

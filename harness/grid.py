@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, ValueNode
 from omegaconf.errors import OmegaConfBaseException
 
-from harness.config import composing, explain, to_settings
+from harness.config import composing, explain, gist, to_settings
 from harness.errors import WrongInput
 
 Schema = TypeVar("Schema")
@@ -77,7 +77,7 @@ def parsed(parser: OverridesParser, axis: str) -> Override:
     try:
         return parser.parse_overrides([axis])[0]
     except HydraException as error:
-        raise WrongInput(f"the axis {axis} is not Hydra's grammar: {explain(error)}") from error
+        raise WrongInput(f"the axis {axis} is not Hydra's grammar: {gist(error)}") from error
 
 
 def choices(axis: Override) -> list[Choice]:

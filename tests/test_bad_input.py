@@ -145,3 +145,27 @@ def test_an_empty_axis(harness, toy_root, tmp_path):
     words = ["corpus=text_dir", "corpus.name=toy", "tokenizer=bytes", f"corpus.path={toy_root / 'texts'}"]
     words += [f"data_dir={toy_root / 'data'}", "horizon.tokens=9999", 'sweep.axes=["seed=range(0)"]']
     one_line(harness("sweep", *words, cwd=tmp_path), 2, "no cells")
+
+
+def test_a_setting_beside_a_cell_that_it_would_not_reach(harness, tmp_path):
+    one_line(harness("train", "cell=runs/x/y", "seed=1", cwd=tmp_path), 2, "seed=1 would not reach it")
+    one_line(harness("train", "cell=", cwd=tmp_path), 2, "cell= is neither")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["plan", "--model=27k"], "no option --model=27k"),
+        (["plan", "optm.lr=1"], "did you mean optim.lr?"),
+        (["train", "lr=1"], "did you mean optim.lr?"),
+        (["prepare", "+corpsu=x"], "did you mean corpus?"),
+        (["plan", "sweep.axes=model=27k,56k"], """'sweep.axes=["model=27k,56k"]'"""),
+        (["prepare", "corpus.path=/tmp/ünï"], """'corpus.path="/tmp/ünï"'"""),
+        (["plan", "horizon"], "'horizon' sets nothing"),
+        (["bench"], "what="),
+        (["bench", "trian"], "'trian'"),
+        (["sweep", "group=mien"], "runs/mien"),
+    ],
+)
+def test_a_slip_is_told_with_what_would_be_right(harness, tmp_path, words, said):
+    one_line(harness(*words, cwd=tmp_path), 2, said)

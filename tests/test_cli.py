@@ -35,7 +35,7 @@ def test_a_reader_who_has_read_enough_gets_no_traceback():
 
 def test_an_unknown_verb_is_two(capsys):
     assert main(["trian"]) == 2
-    assert "no verb 'trian'" in capsys.readouterr().err
+    assert "no verb 'trian', did you mean train?" in capsys.readouterr().err
 
 
 def test_wrong_input_is_two_and_one_line(harness, tmp_path):

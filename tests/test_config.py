@@ -28,7 +28,7 @@ def test_every_verb_composes(verb):
 
 
 def test_a_missing_value_is_named():
-    with pytest.raises(WrongInput, match="missing mandatory value: what"):
+    with pytest.raises(WrongInput, match="what= is missing"):
         settings("bench")
 
 

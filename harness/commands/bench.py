@@ -33,7 +33,7 @@ from enum import Enum
 from harness.commands.cells import own_cell
 from harness.commands.root import Experiment, Format
 from harness.config import compose_all, task_overrides, verb
-from harness.errors import CannotAnswer
+from harness.errors import CannotAnswer, WrongInput
 from harness.report.terminal import print_json, print_table, si
 from harness.training.cell import Cell
 
@@ -105,8 +105,13 @@ def bench(settings: Settings) -> None:
 
 def main() -> None:
     """A bare word names what to measure."""
-    if len(sys.argv) > 1 and sys.argv[1] in What.__members__:
-        sys.argv[1] = f"what={sys.argv[1]}"
+    first = sys.argv[1] if len(sys.argv) > 1 else ""
+    if first in What.__members__:
+        sys.argv[1] = f"what={first}"
+    elif first and "=" not in first and not first.startswith("-"):
+        raise WrongInput(
+            f"there is nothing called {first!r} to measure; choose from {', '.join(What.__members__)}"
+        )
     bench()
 
 

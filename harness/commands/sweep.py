@@ -197,6 +197,11 @@ def cells_to_train(settings: Settings, typed: Sequence[str]) -> list[PlanLine]:
         lines = read_lines(settings.folder)
         refuse_edits(settings, typed, lines)
         return lines
+    if settings.sweep.is_empty:
+        raise WrongInput(
+            f"the sweep has no cells: there is no plan in {settings.folder}, and no axes to make one of; add "
+            "e.g. 'sweep.axes=[\"model=27k,56k\"]'"
+        )
     cells = sweep_cells(settings, "sweep", Settings, typed)
     merged = merged_plan(
         settings, plan_lines(settings, cells), extend=settings.extend, write=not settings.dry_run

@@ -17,20 +17,20 @@ harness train check=groups model=160k parametrization=mup                 each w
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from harness.commands.cells import own_cell
+from harness.commands.cells import own_cell, setting_of
 from harness.commands.checks import Check, check_coordinates, check_groups
 from harness.commands.root import Experiment, Format
-from harness.config import verb
+from harness.config import task_overrides, verb
 from harness.errors import CannotAnswer, WrongInput
 from harness.report.tables import print_record
 from harness.report.terminal import print_json
 from harness.runs import CONFIG, RunDirectory
 from harness.sweep.plan import create_run, planned_line
 from harness.training.cell import write_cell
-from harness.training.settings import Strategy
+from harness.training.settings import Strategy, TrainConfig
 
 
 @dataclass(kw_only=True)
@@ -42,7 +42,7 @@ class Settings(Experiment):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.check and self.cell:
+        if self.check and self.cell is not None:
             raise ValueError(f"check={self.check.value} looks at model=...; it cannot take cell=")
         if (self.widths or self.depths) and self.check is not Check.coordinates:
             raise ValueError("widths and depths belong to check=coordinates; train one model with model=")
@@ -60,11 +60,10 @@ def main(settings: Settings) -> None:
 
 
 def train_run(settings: Settings) -> None:
-    run = (
-        planned_run(settings.cell)
-        if settings.cell
-        else write_cell(Path(settings.runs_dir), own_cell(settings))
-    )
+    if settings.cell is None:
+        run = write_cell(Path(settings.runs_dir), own_cell(settings))
+    else:
+        run = planned_run(settings.cell)
     from harness.training.distributed import read_world
     from harness.training.run import train
 
@@ -80,10 +79,14 @@ def train_run(settings: Settings) -> None:
 
 
 def planned_run(path: str) -> RunDirectory:
-    """A run directory, made now if only its sweep's plan knows it yet."""
+    """A run directory, made now if only its sweep's plan knows it yet. Raises WrongInput for a setting that
+    would not reach it."""
+    frozen = {field.name for field in fields(TrainConfig)}
+    if lost := [word for word in task_overrides() if setting_of(word) in frozen]:
+        raise WrongInput(f"cell={path} is frozen and {lost[0]} would not reach it; leave one of them out")
     run = RunDirectory(Path(path))
     if not (run.path / CONFIG).exists() and (line := planned_line(run.path.parent, run.run_id)):
         return create_run(run.path.parent, line)
-    if not run.path.is_dir():
+    if not path or not run.path.is_dir():
         raise WrongInput(f"cell={path} is neither a run directory nor a planned cell")
     return run

@@ -101,7 +101,7 @@ class Strategy(Enum):
 
 
 MOST_THREADS = 1024
-"""More than one machine has cores. Where OpenMP cannot start as many as it is told, it crashes the process."""
+"""More than one machine has cores. Where OpenMP cannot start as many as it is told, the process crashes."""
 
 
 @dataclass(kw_only=True)
