@@ -35,13 +35,28 @@ HELP = ("-h", "--help")
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code: 0 done; 1 the question cannot be answered; 2 wrong input; 130 stopped by the user."""
+    open_closed_streams()
     try:
         code = dispatch(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has read enough; the interpreter must not flush again as it ends
+    except OSError as error:  # of stdout alone; the interpreter must not flush it again as it ends
+        if not isinstance(error, BrokenPipeError):  # else whoever reads has read enough
+            print(f"harness: {in_one_line(error)}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return code
+
+
+def open_closed_streams() -> None:
+    """The number of a standard stream that is closed would be that of the next file to be opened, of a run's
+    metrics say, and what a library prints would go into that."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 def dispatch(words: list[str]) -> int:

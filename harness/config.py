@@ -155,7 +155,11 @@ def dotted(schema: type) -> list[str]:
     return names
 
 
-OPTIONS = ["--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--multirun", "-m", "--run", "-r", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--shell-completion", "-sc", "--experimental-rerun", "--hydra-help", "--version"]
+OPTIONS = (
+    *("--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--hydra-help", "--version"),
+    *("--multirun", "-m", "--run", "-r", "--shell-completion", "-sc", "--experimental-rerun"),
+    *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+)
 """Hydra's own."""
 
 

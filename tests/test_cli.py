@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,21 @@ def test_a_reader_who_has_read_enough_gets_no_traceback():
     ended = subprocess.run(words, stdout=writing, stderr=subprocess.PIPE, timeout=60)
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (1, b"")
+
+
+def test_a_closed_stdout_is_no_traceback_and_no_other_file(tmp_path):
+    code = "from harness.cli import main; main(['--help']); f = open('f', 'w'); f.write(str(f.fileno()))"
+    words = ["bash", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code]
+    assert subprocess.run(words, cwd=tmp_path, timeout=60).returncode == 0
+    assert int((tmp_path / "f").read_text()) > 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_under_stdout_is_one_line():
+    command = [sys.executable, "-m", "harness", "--help"]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert ended.returncode == 1 and len(ended.stderr.splitlines()) == 1, ended.stderr
 
 
 def test_an_unknown_verb_is_two(capsys):
