@@ -57,7 +57,7 @@ def clean(config: CorpusConfig, folder: Path, progress: Progress) -> CleanedFact
     progress("duplicates", 0, len(rows))
     fate = duplicates(rows, document_sketches(folder))
     kept = np.flatnonzero(fate == Fate.train)
-    _refuse_few(config, len(kept), drops, "distinct ")
+    _refuse_few(config, len(kept), drops | _fates(fate), "distinct ")
     held_out = validation_documents(rows["group"][kept], rows["bytes"][kept], config.val_fraction)
     fate[kept[held_out]] = Fate.val
     np.save(folder / FATES, fate)
@@ -68,7 +68,7 @@ def clean(config: CorpusConfig, folder: Path, progress: Progress) -> CleanedFact
     _refuse_unsplit(config, fate)
     np.save(folder / FATES, fate)
     (folder / SKETCHES).unlink()
-    drops.update({f.name: int((fate == f).sum()) for f in Fate if f not in (Fate.train, Fate.val)})
+    drops.update(_fates(fate))
     facts = CleanedFacts(corpus_hash(rows, fate), leak, before, naive_leak, drops)
     write_listing(folder)
     write_json(folder / FACTS, asdict(facts))
@@ -82,6 +82,11 @@ def duplicates(rows: NDArray[Any], sketches: NDArray[np.uint32]) -> NDArray[np.i
     distinct = np.flatnonzero(fate == Fate.train)
     fate[near_duplicates(sketches, distinct)] = Fate.near_duplicate
     return fate
+
+
+def _fates(fate: NDArray[np.int8]) -> dict[str, int]:
+    """How many documents were dropped, by reason."""
+    return {f.name: int((fate == f).sum()) for f in Fate if f not in (Fate.train, Fate.val)}
 
 
 def _refuse_few(config: CorpusConfig, count: int, drops: dict[str, int], kind: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,8 @@ PIECE_CHARS = 1 << 16
 def files(folder: Path) -> list[Path]:
     """Text files below `folder`, sorted by path; WrongInput when there is no such folder or no such file."""
     if not folder.is_dir():
-        raise WrongInput(f"corpus folder {folder} does not exist: set corpus.path to a folder of text files")
+        wrong = "is not a folder" if folder.exists() else "does not exist"
+        raise WrongInput(f"corpus folder {folder} {wrong}: set corpus.path to a folder of text files")
     found = [path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file()]
     if not found:
         raise WrongInput(f"corpus folder {folder} holds no {', '.join(SUFFIXES)} file: set corpus.path")
@@ -29,13 +31,18 @@ def documents(path: str, field: str) -> Iterator[Document]:
     """Every document below the folder `path`, named by file and line, row or piece."""
     folder = Path(path).expanduser()
     for file in files(folder):
-        name = file.relative_to(folder).as_posix()
+        name = raw_name(file, folder).decode("utf-8", "replace")
         try:
             yield from _read(file, name, field)
         except UnicodeDecodeError as error:
             raise WrongInput(f"{file} is not valid UTF-8 ({error.reason}): convert or remove it") from None
         except OSError as error:
             raise WrongInput(f"{file} cannot be read ({_first_line(error)}): repair or remove it") from None
+
+
+def raw_name(file: Path, folder: Path) -> bytes:
+    """The relative path as the file system has it, which need not be UTF-8."""
+    return os.fsencode(file.relative_to(folder).as_posix())
 
 
 def _read(file: Path, name: str, field: str) -> Iterator[Document]:
@@ -80,7 +87,7 @@ def _read_jsonl(file: Path, name: str, field: str) -> Iterator[Document]:
 
 def _jsonl_text(line: bytes, where: str, field: str) -> str:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise WrongInput(f"{where} is not valid UTF-8 ({error.reason}): convert or remove the line") from None
     except ValueError as error:
@@ -130,5 +137,5 @@ def fingerprint(path: str) -> str:
     digest = hashlib.sha256()
     for file in files(folder):
         stat = file.stat()
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        digest.update(raw_name(file, folder) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -1,7 +1,9 @@
 """Sources: every file format, every refusal, and what `pysource` takes."""
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,6 +63,16 @@ def test_text_dir_refuses_in_one_line(tmp_path, name, content, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_name_that_is_no_utf8_and_a_byte_order_mark_are_read_all_the_same(tmp_path):
+    name = os.fsencode(tmp_path) + b"/caf\xe9.txt"
+    Path(os.fsdecode(name)).write_text(ROWS[0]["text"])
+    (tmp_path / "x.jsonl").write_text("\ufeff" + json.dumps(ROWS[1]) + "\n", encoding="utf-8")
+    documents = [d for batch in batches(text_dir(tmp_path)) for d in batch.load().documents]
+    assert [document.text for document in documents] == [row["text"] for row in ROWS[:2]]
+    assert documents[0].name == "caf\N{REPLACEMENT CHARACTER}.txt"
+    assert fingerprint(text_dir(tmp_path))
+
+
 def test_parquet_without_the_field(tmp_path):
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "a.parquet")
     with pytest.raises(WrongInput, match=r"a.parquet has no column 'body'"):
@@ -70,6 +82,9 @@ def test_parquet_without_the_field(tmp_path):
 def test_missing_folder_and_missing_path(tmp_path):
     with pytest.raises(WrongInput, match="does not exist"):
         texts(text_dir(tmp_path / "nowhere"))
+    (tmp_path / "a.txt").write_text("one")
+    with pytest.raises(WrongInput, match=r"a\.txt is not a folder"):
+        texts(text_dir(tmp_path / "a.txt"))
     with pytest.raises(WrongInput, match="needs a path"):
         texts(CorpusConfig(name="t", kind=CorpusKind.text_dir))
 

@@ -162,7 +162,7 @@ def test_a_tokenizer_that_does_not_fit_is_refused_by_name(folder, tmp_path, monk
         (["", "", ""], "has 0 documents"),
         (["tiny", "small", "less"], r"has 0 documents of at least 32 characters \(dropped: short 3\)"),
         ([prose(1)], "has 1 documents"),
-        ([prose(1), prose(1)], "has 1 distinct documents"),
+        ([prose(1), prose(1)], r"has 1 distinct documents .* \(dropped: exact_duplicate 1\)"),
         ([prose(1), prose(1) + "again " * 5], "has 1 distinct documents"),
         ([prose(1), prose(2) + prose(1, 30), prose(1, 30) + prose(3)], "leaves no val document"),
     ],
