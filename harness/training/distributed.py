@@ -35,6 +35,7 @@ LAUNCHERS = (
 )
 MEETING_PLACE = ("MASTER_ADDR", "MASTER_PORT")
 FAILURE = "harness/failure"
+LAST_ERROR = "Last error:"
 BF16_SINCE = (8, 0)
 """NVIDIA's compute capability (CUDA C++ Programming Guide, table of arithmetic throughput)."""
 
@@ -189,11 +190,33 @@ def meet(world: World, device: torch.device, timeout: timedelta) -> Store:
     try:
         store: Store = next(rendezvous("env://", world.rank, world.size, timeout=timeout))[0]
         dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=timeout)
+        dist.barrier(device_ids=[device.index] if device.type == "cuda" else None)  # NCCL connects only here
     except (RuntimeError, ValueError, OSError) as error:
         raise CannotAnswer(
             f"process {world.rank} of {world.size} did not meet the others: {in_one_line(error)}"
+            f"{cause(error)}"
         ) from error
     return store
+
+
+def cause(error: BaseException) -> str:
+    """What NCCL says under its own first line, such as that two processes have the same GPU."""
+    told = str(error).partition(LAST_ERROR)[2].strip().splitlines()
+    return f" ({told[0]})" if told else ""
+
+
+def refuse_disagreement(chosen: str) -> None:
+    """Raises WrongInput, in every process, where they would not all compute with the same kernels."""
+    if not dist.is_initialized():
+        return
+    found = [""] * dist.get_world_size()
+    dist.all_gather_object(found, chosen)
+    other = next((rank for rank, one in enumerate(found) if one != found[0]), None)
+    if other is not None:
+        raise WrongInput(
+            f"process 0 would compute with {found[0]}, process {other} with {found[other]}; plan with "
+            "attention=sdpa loss=chunked, or another that all have"
+        )
 
 
 def failure_elsewhere(store: Store) -> str:

@@ -47,6 +47,7 @@ from harness.training.distributed import (
     from_first,
     own_device,
     read_world,
+    refuse_disagreement,
     refuse_precision,
     refuse_uneven_batch,
     together,
@@ -283,6 +284,7 @@ def build_module(
     compiled = is_compiled(config.hardware, device, state.compiled if state else None)
     attention = attention_of(cell, device, compiled, tuning_of(cell, state, world))
     cross_entropy = loss_of(cell, device)
+    refuse_disagreement(f"attention={attention.name} loss={cross_entropy.name}")
     model = build_model(
         cell.shape, attention.attend, config.init, config.parametrization, config.seed, cross_entropy.loss
     )

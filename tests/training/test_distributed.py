@@ -11,7 +11,15 @@ import torch
 from harness.errors import WrongInput
 from harness.runs import RunDirectory, Status
 from harness.training.cell import read_cell
-from harness.training.distributed import ALONE, World, own_device, read_world, refuse_precision
+from harness.training.distributed import (
+    ALONE,
+    World,
+    cause,
+    own_device,
+    read_world,
+    refuse_disagreement,
+    refuse_precision,
+)
 from harness.training.run import train
 from harness.training.settings import Precision, Strategy
 from tests.training.launched import Mishap, Plan, train_together
@@ -135,6 +143,28 @@ def test_bf16_is_refused_on_a_card_that_only_emulates_it(monkeypatch):
         with contextlib.nullcontext() if fine else pytest.raises(WrongInput, match="Tesla T4 has none"):
             refuse_precision(Precision.bf16, gpu)
     refuse_precision(Precision.bf16, torch.device("cpu"))
+
+
+def test_what_nccl_says_last_is_the_cause():
+    said = "NCCL error in: NCCLUtils.cpp:94\nncclInvalidUsage: see\nLast error:\nDuplicate GPU: 0, 1"
+    assert cause(RuntimeError(said)) == " (Duplicate GPU: 0, 1)"
+    assert cause(RuntimeError("timed out")) == ""
+
+
+@pytest.mark.parametrize("others", [["a", "a"], ["a", "b"], ["b", "a"]])
+def test_processes_that_would_compute_with_different_kernels_all_stop(monkeypatch, others):
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+    monkeypatch.setattr(
+        "torch.distributed.all_gather_object", lambda found, _: found.__setitem__(slice(2), others)
+    )
+    if others == ["a", "a"]:
+        refuse_disagreement("a")
+        return
+    with pytest.raises(
+        WrongInput, match=f"process 0 would compute with {others[0]}, process 1 with {others[1]}"
+    ):
+        refuse_disagreement("a")
 
 
 def test_who_one_is_the_launcher_says():
