@@ -202,7 +202,7 @@ def test_two_at_once_with_worker_processes_equal_one_alone(folder, tmp_path):
         subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True)
         for _ in range(2)
     ]
-    outputs = [process.communicate(timeout=60)[0].strip() for process in running]
+    outputs = [process.communicate(timeout=600)[0].strip() for process in running]
     assert [process.returncode for process in running] == [0, 0]
     assert outputs[0] == outputs[1]
     alone = prepare(text_dir(folder), BPE, tmp_path / "alone", silent)

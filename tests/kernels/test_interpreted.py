@@ -33,7 +33,7 @@ def run_interpreted(file: str) -> subprocess.CompletedProcess[str]:
         str(FOLDER / f"{file}.py"),
     ]
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=1200, cwd=FOLDER.parents[2]
+        command, env=environment, capture_output=True, text=True, timeout=7200, cwd=FOLDER.parents[2]
     )
 
 

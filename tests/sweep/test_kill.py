@@ -33,25 +33,25 @@ HOPELESS = Death("beats nobody", {"outlook": {"beats_best": 0.01}})
 
 def test_a_killed_cell_stops_and_its_queue_goes_on_to_the_next(tmp_path):
     root = planned_sweep(tmp_path, "ab")
-    working = queue(root, 1, 60)
+    working = queue(root, 1, 600)
     wait_until(lambda: now(root) == {"queued": 1, "running": 1})
     (first,) = [
         state.cell.run_id for state in survey(root, read_plan(root)) if state.status is Status.running
     ]
-    assert kill(root, {first: HOPELESS}, 30) == {first: Ending.stopped}
+    assert kill(root, {first: HOPELESS}, 600) == {first: Ending.stopped}
     wait_until(lambda: now(root) == {"running": 1, "killed": 1})
     (second,) = {"a", "b"} - {first}
-    kill(root, {second: HOPELESS}, 30)
-    assert working.wait(30) == 0
+    kill(root, {second: HOPELESS}, 600)
+    assert working.wait(600) == 0
     assert now(root) == {"killed": 2}
     assert json.loads((root / first / KILLED).read_text())["outlook"] == {"beats_best": 0.01}
     assert finished_records(root)[0] == []
 
-    assert queue(root, 2, 0).wait(60) == 0  # as if `harness sweep` were typed again
+    assert queue(root, 2, 0).wait(600) == 0  # as if `harness sweep` were typed again
     assert now(root) == {"killed": 2}
     assert all((root / name / "starts.txt").read_text() == "1\n" for name in "ab")
     assert revive(RunDirectory(root / first))
-    assert queue(root, 2, 0).wait(60) == 0
+    assert queue(root, 2, 0).wait(600) == 0
     assert now(root) == {"done": 1, "killed": 1}
 
 

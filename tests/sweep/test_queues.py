@@ -50,7 +50,7 @@ def now(root: Path) -> dict[str, int]:
     return counts(survey(root, read_plan(root)))
 
 
-def wait_until(condition, seconds: float = 60) -> None:
+def wait_until(condition, seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it never came to be"
@@ -60,7 +60,7 @@ def wait_until(condition, seconds: float = 60) -> None:
 def test_two_sweeps_at_once_start_every_cell_once(tmp_path):
     root = planned_sweep(tmp_path, "abcdef")
     both = [queue(root, 2, 0.2), queue(root, 2, 0.2)]
-    assert [process.wait(120) for process in both] == [0, 0]
+    assert [process.wait(600) for process in both] == [0, 0]
     assert now(root) == {"done": 6}
     starts = {run.parent.name: run.read_text() for run in root.glob("*/starts.txt")}
     assert starts == dict.fromkeys("abcdef", "1\n")
@@ -70,7 +70,7 @@ def test_two_sweeps_at_once_start_every_cell_once(tmp_path):
 
 def test_stop_ends_what_was_started_elsewhere_and_it_goes_on_later(tmp_path, capsys):
     root = planned_sweep(tmp_path / "runs" / "mine", "abc")
-    working = queue(root, 2, 60)
+    working = queue(root, 2, 600)
     wait_until(lambda: now(root) == {"queued": 1, "running": 2})
     pids = {owner.process.pid for name in "ab" if (owner := read_owner(root / name))}
 
@@ -78,12 +78,12 @@ def test_stop_ends_what_was_started_elsewhere_and_it_goes_on_later(tmp_path, cap
     assert main(["stop", *words]) == 0
     said = capsys.readouterr().out
     assert all(f"process {pid}" in said for pid in {*pids, working.pid})
-    assert working.wait(10) == 130
+    assert working.wait(600) == 130
     assert now(root) == {"planned": 1, "interrupted": 2}
     assert main(["stop", *words]) == 0
     assert "nothing was stopped" in capsys.readouterr().out
 
-    assert queue(root, 3, 0).wait(60) == 0
+    assert queue(root, 3, 0).wait(600) == 0
     states = survey(root, read_plan(root))
     assert counts(states) == {"done": 3}
     assert [state.interruptions for state in states] == [1, 1, 0]
@@ -91,15 +91,15 @@ def test_stop_ends_what_was_started_elsewhere_and_it_goes_on_later(tmp_path, cap
 
 def test_what_vanished_is_lost_and_goes_on(tmp_path, capfd):
     root = planned_sweep(tmp_path, "ab")
-    working = queue(root, 1, 60)
+    working = queue(root, 1, 600)
     wait_until(lambda: now(root) == {"running": 1, "queued": 1})
     os.kill(read_owner(root / "a").process.pid, signal.SIGKILL)
     wait_until(lambda: now(root) == {"lost": 1, "running": 1})  # and not queued, for its turn is over
     os.kill(read_owner(root / "b").process.pid, signal.SIGKILL)
-    assert working.wait(30) == 0
+    assert working.wait(600) == 0
     assert now(root) == {"lost": 2}
     assert "a: its process was killed by SIGKILL, as the kernel does when memory" in capfd.readouterr().err
-    assert queue(root, 1, 0).wait(60) == 0
+    assert queue(root, 1, 0).wait(600) == 0
     states = survey(root, read_plan(root))
     assert [(state.status, state.interruptions) for state in states] == [(Status.done, 1)] * 2
 
@@ -149,13 +149,13 @@ def test_a_cell_that_waits_for_another_try_says_why(tmp_path, reason, note):
 def test_stop_ends_what_runs_here_where_slurm_does_not_answer(tmp_path, capsys, monkeypatch):
     root = planned_sweep(tmp_path / "runs" / "mine", "a")
     write_manifest(root, Manifest(1, "mine", (("b",),), submitted=1, jobs=("7",)))
-    working = queue(root, 1, 60)
+    working = queue(root, 1, 600)
     wait_until(lambda: now(root) == {"running": 1})
     monkeypatch.setenv("PATH", str(tmp_path))
     assert main(["stop", "group=mine", f"runs_dir={tmp_path / 'runs'}"]) == 1
     out, err = capsys.readouterr()
     assert "stopped a sweep" in out and "may still run: squeue is not here" in err
-    assert working.wait(10) == 130
+    assert working.wait(600) == 130
 
 
 def test_a_process_that_took_over_a_pid_is_not_stopped(tmp_path):
@@ -204,7 +204,7 @@ def test_one_process_does_not_live_on_in_another(tmp_path):
 def test_a_damaged_run_does_not_stop_the_others(tmp_path):
     root = planned_sweep(tmp_path, "ab")
     (create_run(root, planned_line(root, "a")).path / CONFIG).write_text("{")
-    assert queue(root, 1, 0).wait(60) == 0
+    assert queue(root, 1, 0).wait(600) == 0
     assert now(root) == {"planned": 1, "done": 1}
 
 

@@ -51,7 +51,7 @@ class Trainer:
     def close(self) -> None:
         assert self.process.stdin
         self.process.stdin.close()
-        self.process.wait(60)
+        self.process.wait(600)
 
 
 def die() -> None:
