@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness.config import compose_all
@@ -38,6 +39,15 @@ def write_toy_texts(folder: Path, documents: int = 120) -> None:
     folder.mkdir(parents=True)
     for number in range(documents):
         (folder / f"{number}.txt").write_text(" ".join(rng.choices(words, weights, k=300)))
+
+
+@pytest.fixture(autouse=True)
+def fixed_seeds() -> None:
+    """What a test draws without a seed must not depend on which tests its process ran before."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")
@@ -90,7 +100,7 @@ def planned_run(toy_root: Path, tmp_path: Path) -> Callable[..., RunDirectory]:
 def harness() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run `harness <words>` in a process of its own."""
 
-    def call(*words: str, cwd: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def call(*words: str, cwd: Path, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "harness", *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.run(

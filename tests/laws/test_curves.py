@@ -252,9 +252,9 @@ def test_merged_changes_stay_close(merge, error):
 
 def test_every_step_of_a_long_schedule():
     lr = schedule("cosine_72000")
-    begun = time.perf_counter()
+    begun = time.process_time()
     loss = predict_multi_power(constants("25M"), lr, np.arange(1, 72000), merge=64)
-    assert time.perf_counter() - begun < 20
+    assert time.process_time() - begun < 20  # 1.5 on a busy core; without merging, the steps squared
     assert np.isfinite(loss).all()
 
 
