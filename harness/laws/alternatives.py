@@ -137,8 +137,6 @@ def refitted(choice: str, label: str, law: LawConfig, rows: Observations, config
     )
 
 
-# Rows left out ------------------------------------------------------------------------------------------
-
 Keep = npt.NDArray[np.bool_]
 
 
@@ -187,9 +185,6 @@ def drop_rules(rows: Observations, residual: Floats) -> Iterator[tuple[str, Keep
         yield f"tokens/param below {ratio:g}", rows.tokens >= ratio * rows.params
     scale = robust_scale(residual, len(residual) - int((residual != 0).sum()))
     yield f"outliers beyond {OUTLIER:g} sigma", np.abs(residual) <= OUTLIER * scale
-
-
-# Rounded constants --------------------------------------------------------------------------------------
 
 
 def rounded_constants(rows: Observations, config: FitConfig, fitted: Fit) -> Alternative:

@@ -74,9 +74,6 @@ def checklist_json(items: Sequence[Item]) -> dict[str, Any]:
     return {**sections, "unknown": [item.question for item in items if not item.known]}
 
 
-# What is fitted -----------------------------------------------------------------------------------------
-
-
 def form_items(observations: Observations, fitted: Fit) -> Iterator[Item]:
     held = fitted.conventions["held"]
     yield Item(FORM, "form", formula(fitted))
@@ -92,9 +89,6 @@ def formula(fitted: Fit) -> str:
         held = "".join(f" ({name} = {value:g})" for name, value in law.keywords.items())
         law = law.func
     return " ".join((inspect.getdoc(inspect.getmodule(law)) or "").split("\n\n")[0].split()) + held
-
-
-# How it was trained -------------------------------------------------------------------------------------
 
 
 def count_items(observations: Observations, columns: Columns) -> Iterator[Item]:
@@ -183,9 +177,6 @@ def horizon(columns: Columns) -> str:
     return f"{UNKNOWN}run directories tell; of a table, whether rows are intermediate checkpoints is not said"
 
 
-# Which numbers were taken -------------------------------------------------------------------------------
-
-
 def extraction_items(observations: Observations, columns: Columns, rules: Sequence[str]) -> Iterator[Item]:
     yield Item(EXTRACTION, "which loss", described(columns, ("loss_kind",)))
     named = not any(name.startswith("row ") for name in observations.run_ids)
@@ -198,9 +189,6 @@ def extraction_items(observations: Observations, columns: Columns, rules: Sequen
     count = len(observations.dropped)
     left_out = f"{count}: {summary(observations.dropped)}" if count else "none"
     yield Item(EXTRACTION, "rows left out", left_out)
-
-
-# How it was fitted --------------------------------------------------------------------------------------
 
 
 def fitting_items(fitted: Fit, config: FitConfig) -> Iterator[Item]:
@@ -239,9 +227,6 @@ def uncertainty(config: FitConfig) -> str:
         f"{config.level:.0%} percentile intervals of {config.bootstraps} bootstraps of "
         f"{config.resampling.value}, seed {config.seed}"
     )
-
-
-# Columns in words ---------------------------------------------------------------------------------------
 
 
 def texts(columns: Columns, name: str) -> list[str]:

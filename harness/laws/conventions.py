@@ -107,9 +107,6 @@ def by_size(x: Floats, ratio: Floats) -> tuple[Floats, Floats]:
     return means[:, 0], np.exp(means[:, 1])
 
 
-# FLOPs --------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class TokenCost:
     """Training FLOPs of one token, F(N), in the N of the rows. `label` names the convention in every
@@ -175,9 +172,6 @@ def in_flops(observations: Observations, kind: FlopsKind) -> Observations:
         raise WrongInput("fit.flops=6nd needs the columns of params and tokens, which these rows lack")
     flops = FLOPS_PER_PARAM_TOKEN * observations.params * observations.tokens
     return replace(observations, flops=flops, flops_kind=FLOPS_6ND)
-
-
-# Parameters and loss ------------------------------------------------------------------------------------
 
 
 def size_conversion(source: Observations, target: Observations) -> Curve:

@@ -60,9 +60,6 @@ class Curve:
             )
 
 
-# Annealing law ------------------------------------------------------------------------------------------
-
-
 def warmed_at_peak(lr: Floats) -> Floats:
     """The schedule with its warm-up counted at the peak, as the annealing law wants it."""
     peak = int(np.argmax(lr))
@@ -119,9 +116,6 @@ def fit_tissue(curves: Sequence[Curve], how: Objective | None = None) -> Fit:
     parts = [annealing_rows(curve.lr, curve.steps) for curve in curves]
     rows = {name: np.concatenate([part[name] for part in parts]) for name in TISSUE.columns}
     return fit_form(TISSUE, rows, np.concatenate([curve.loss for curve in curves]), how)
-
-
-# Multi-power law ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,6 @@ def miss(params: dict[str, float], curve: Curve) -> np.ndarray:
     return predict_multi_power(params, curve.lr, curve.steps) / curve.loss - 1
 
 
-# Annealing law ------------------------------------------------------------------------------------------
-
 DEMO = {"L0": 2.62780, "A": 0.42967, "alpha": 0.54985, "C": 0.41077}
 
 
@@ -149,9 +147,6 @@ def test_tissue_on_mpl_curves(curves):
     tested = [curves[f"400M|{name}"] for name in TESTED]
     errors = [fit.predict(annealing_rows(c.lr, c.steps)) / c.loss - 1 for c in tested]
     assert np.mean([np.abs(error).mean() for error in errors]) < 0.0025
-
-
-# Multi-power law ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,6 @@ EXPECTED = [(params, tokens, loss) for _, params, tokens, loss in RUNS]
 LOSS = {"loss": "val/loss"}
 
 
-# TensorBoard --------------------------------------------------------------------------------------------
-
-
 def test_tensorboard_scalars_and_hyperparameters_of_torch(tmp_path):
     """`add_hparams` writes to a folder named by the time, inside the run's."""
     from torch.utils.tensorboard import SummaryWriter
@@ -122,8 +119,6 @@ def test_damaged_event_files_hold_no_scalars(tmp_path, content):
         load(tmp_path)
 
 
-# MLflow -------------------------------------------------------------------------------------------------
-
 EXPERIMENT = """artifact_location: file:///somewhere/mlruns/860435812418829957
 creation_time: 1795314165780
 experiment_id: '860435812418829957'
@@ -213,9 +208,6 @@ def test_an_mlflow_store_without_runs_says_so(tmp_path):
         load(tmp_path)
 
 
-# W&B ----------------------------------------------------------------------------------------------------
-
-
 def write_rows(path: Path, rows: list[list[object]]) -> Path:
     with path.open("w", newline="") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows(rows)
@@ -268,9 +260,6 @@ def test_a_wandb_chart_of_a_run_that_ends_in_nan_is_a_diverged_run(tmp_path):
     found = observations_from_table(path)
     assert found.run_ids == ("x",)
     assert [(item.name, item.reason) for item in found.dropped] == [("y", "loss is not finite")]
-
-
-# Damaged tables ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -334,9 +323,6 @@ def test_objects_inside_a_row_are_columns(tmp_path):
     for name in ("t.jsonl", "t.parquet"):
         found = {"name": "a", "config.params": "1000", "config.optim.lr": "0.5", "loss": ""}
         assert [dict(row) for row in load(tmp_path / name).rows] == [found]
-
-
-# What is nothing of the kind ----------------------------------------------------------------------------
 
 
 def test_an_unknown_path_lists_what_is_understood(tmp_path):

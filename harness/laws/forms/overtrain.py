@@ -1,7 +1,8 @@
 """Over-training law of Gadre et al. 2403.08540: L = E + a N^-eta + b 6^(-eta/2) D^-eta.
 
-The paper writes it in N and M = D/N with c = -eta: L(N, M) = E + a N^c + b 6^(c/2) (M N)^c. Its fit is
-plain least squares of the loss (not of its logarithm) on five runs.
+Its authors' code writes it in N and M = D/N with c = -eta: L(N, M) = E + a N^c + b 6^(c/2) (M N)^c; the eta
+of the paper, an exponent of C, is half of this one. Their fit is plain least squares of the loss (not of its
+logarithm) on five runs.
 """
 
 from __future__ import annotations

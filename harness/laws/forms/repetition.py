@@ -19,6 +19,13 @@ from harness.laws.surfaces import Floats
 HALF_LIVES, EXPONENTS = (2.0, 6.0, 20.0, 60.0), (0.25, 0.35, 0.45)
 
 
+def matched_size(values: Floats, unique: Floats) -> tuple[Floats, Floats]:
+    """ln G, and ln of the params of the budget whose optimal tokens are the `unique` ones."""
+    a, b, _, alpha, beta = values[:5]
+    log_g = (np.log(alpha / beta) + np.log(a) - np.log(b)) / (alpha + beta)
+    return log_g, beta / alpha * (np.log(unique) + log_g) + log_g
+
+
 def saturate(unique: Floats, total: Floats, star: Floats) -> tuple[Floats, Floats, Floats]:
     """What `total` is worth, and its derivatives by `unique` and by `star`."""
     repeats = total / unique - 1
@@ -32,8 +39,7 @@ def evaluate(values: Floats, rows: Rows) -> tuple[Floats, list[Floats]]:
     n, d = rows["params"], rows["tokens"]
     u = np.minimum(rows["unique_tokens"], d)
     both = alpha + beta
-    log_g = (np.log(alpha / beta) + np.log(a) - np.log(b)) / both
-    log_matched = beta / alpha * (np.log(u) + log_g) + log_g
+    log_g, log_matched = matched_size(values, u)
     matched = np.minimum(np.exp(log_matched), n)
     worth_n, by_matched, by_star_n = saturate(matched, n, star_n)
     worth_d, _, by_star_d = saturate(u, d, star_d)
@@ -58,12 +64,9 @@ def evaluate(values: Floats, rows: Rows) -> tuple[Floats, list[Floats]]:
 def worth(params: Mapping[str, float], n: Floats, d: Floats, unique: Floats) -> tuple[Floats, Floats]:
     """N' and D' of the law with `params`, each [n]: what N parameters and D tokens, of which `unique` are
     distinct, are worth without repetition."""
-    alpha, beta = params["alpha"], params["beta"]
-    u = np.minimum(unique, d)
-    log_g = np.log(alpha * params["A"] / (beta * params["B"])) / (alpha + beta)
-    matched = np.minimum(np.exp(beta / alpha * (np.log(u) + log_g) + log_g), n)
-    stars = np.array(params["R_N*"]), np.array(params["R_D*"])
-    return saturate(matched, n, stars[0])[0], saturate(u, d, stars[1])[0]
+    values, u = REPETITION.values(params), np.minimum(unique, d)
+    matched = np.minimum(np.exp(matched_size(values, u)[1]), n)
+    return saturate(matched, n, values[6])[0], saturate(u, d, values[5])[0]
 
 
 def rates(params: Mapping[str, float]) -> Mapping[str, float]:

@@ -124,9 +124,6 @@ def fit_error(loss: Floats, error: Floats) -> Step:
     return fit_step(ERROR, {"loss": loss}, error, LEAST_SQUARES, quantity="error", limits={"epsilon": 1.0})
 
 
-# Checkpoints --------------------------------------------------------------------------------------------
-
-
 def with_checkpoints(
     source: Source, size: str, checkpoints: Source
 ) -> tuple[ColumnTable, tuple[Floats, Floats, RowNumbers]]:

@@ -96,9 +96,6 @@ def test_a_law_of_compute_alone_allocates_nothing():
     assert third.reasons[-1] == "frontier allocates no budget"
 
 
-# As typed -----------------------------------------------------------------------------------------------
-
-
 def write_table(path: Path, rows: Observations) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file)

@@ -35,7 +35,7 @@ from harness.laws.tables import observations_from_table
 from ...public_data import public_table
 from .designs import EPOCH
 
-# Porian et al. 2406.19146 -------------------------------------------------------------------------------
+# Porian et al. 2406.19146
 
 WARM_UP, DECAY = "base|warmup_short|decay_kaplan", "base|warmup_short|decay_chinchilla"
 KAPLAN, TUNED = "base|warmup_long|decay_kaplan", "tuned|warmup_short|decay_const"
@@ -140,7 +140,7 @@ def test_the_noise_of_the_text_gives_the_same_story(corpus):
     assert found == sorted(found, reverse=True)
 
 
-# Pearce & Song 2406.12907 -------------------------------------------------------------------------------
+# Pearce & Song 2406.12907
 
 SIZES = np.logspace(2.9, 9.2, 20)
 """Twenty models from 768 to 1.5e9 parameters without embeddings."""
@@ -235,7 +235,7 @@ def test_gamma_of_the_chinchilla_models():
     assert found[1] == pytest.approx(found[0], abs=0.01)
 
 
-# Hoffmann et al. 2203.15556 -----------------------------------------------------------------------------
+# Hoffmann et al. 2203.15556
 
 
 def test_the_published_table_of_approach_2():
@@ -246,7 +246,7 @@ def test_the_published_table_of_approach_2():
     assert (line.slope[0], line.intercept[0]) == pytest.approx((1.04096, 0.93539), abs=5e-6)
 
 
-# Least squares of the loss on the digitised runs --------------------------------------------------------
+# Least squares of the loss on the digitised runs
 
 
 def test_scalefit_below_1e21():

@@ -31,7 +31,7 @@ def column(rows: list[dict[str, str]], name: str) -> np.ndarray:
     return np.array([float(row[name]) for row in rows])
 
 
-# Kaplan et al. 2001.08361 -------------------------------------------------------------------------------
+# Kaplan et al. 2001.08361
 
 KAPLAN = {"N_c": 6.4e13, "D_c": 1.8e13, "alpha_N": 0.076, "alpha_D": 0.103}
 
@@ -56,7 +56,7 @@ def test_kaplan_allocation_exponent_is_not_the_headline():
     assert math.log10(high / low) == pytest.approx(0.575, abs=5e-4)
 
 
-# Farseer 2506.10972 -------------------------------------------------------------------------------------
+# Farseer 2506.10972
 
 FARSEER = {
     "s": -0.062465473,
@@ -77,7 +77,7 @@ def test_farseer_prediction():
     assert found[0] == pytest.approx(0.44022, abs=5e-6)
 
 
-# Caballero et al. 2210.14891 ----------------------------------------------------------------------------
+# Caballero et al. 2210.14891
 
 
 def test_bnsl_addition():
@@ -116,7 +116,7 @@ def test_bnsl_before_the_break_is_not_identified():
     assert fit.profile.interval[1] is None
 
 
-# Gadre et al. 2403.08540 --------------------------------------------------------------------------------
+# Gadre et al. 2403.08540
 
 GADRE_SIZES = np.array([10569312.0, 78914048.0, 153677376.0, 411616256.0, 10569312.0])
 GADRE_TOKENS = GADRE_SIZES * [20, 20, 20, 20, 320]
@@ -170,7 +170,7 @@ def fit_gadre(rows: list[dict[str, str]]) -> Any:
     return fit_form(FORMS["overtrain"], given, column(rows, "loss"), LEAST_SQUARES)
 
 
-# Muennighoff et al. 2305.16264 --------------------------------------------------------------------------
+# Muennighoff et al. 2305.16264
 
 C4 = {
     "A": math.exp(6.255414),

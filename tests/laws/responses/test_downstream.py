@@ -127,7 +127,7 @@ def test_ladder_from_finished_runs_alone():
     assert 100 * point["accuracy"] == pytest.approx(51.3, abs=0.05)
 
 
-# Gadre et al. 2403.08540 --------------------------------------------------------------------------------
+# Gadre et al. 2403.08540
 
 
 def gadre() -> list[dict[str, str]]:
@@ -167,9 +167,6 @@ def test_an_interval_of_error_stays_within_zero_and_one():
     assert fit.samples({"params": at[0], "tokens": at[1]}).min() < 0
     low, high = fit.predictions([at])[0]["interval"]
     assert 0 <= low < 0.4936 < high <= 1
-
-
-# Planted ------------------------------------------------------------------------------------------------
 
 
 def write(path: Path, **columns: np.ndarray) -> Source:
@@ -244,9 +241,6 @@ def test_exponential_error_through_the_table(tmp_path):
     assert fit.params == pytest.approx(
         {"a": 166, "b": 366, "E": 1.8, "eta": 0.27, "epsilon": 0.857, "k": 2.2, "gamma": 0.71}, rel=1e-4
     )
-
-
-# Refusals -----------------------------------------------------------------------------------------------
 
 
 def test_accuracy_in_percent(tmp_path):
