@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -163,26 +162,39 @@ class Observations:
         )
 
     def within(self, other: Observations, rows: Sequence[int] | Any) -> list[bool]:
-        """Which of these rows lie at the place of one of the `rows` of `other`."""
-        places = set(zip(other.params[rows].tolist(), other.tokens[rows].tolist(), strict=True))
-        return [place in places for place in zip(self.params.tolist(), self.tokens.tolist(), strict=True)]
+        """Which of these rows lie in the cell of one of the `rows` of `other`."""
+        kept: dict[float, list[float]] = {}
+        for size, tokens in zip(other.params[rows].tolist(), other.tokens[rows].tolist(), strict=True):
+            kept.setdefault(size, []).append(tokens)
+        return [
+            any(1 / SAME_SIZE <= tokens / one <= SAME_SIZE for one in kept.get(size, ()))
+            for size, tokens in zip(self.params.tolist(), self.tokens.tolist(), strict=True)
+        ]
+
+
+def level_starts(values: Floats, factor: float = SAME_SIZE) -> list[float]:
+    """The smallest value of each level, in order; values within `factor` of it are of its level."""
+    found: list[float] = []
+    for value in np.unique(values).tolist():
+        if not found or value > found[-1] * factor:
+            found.append(value)
+    return found
 
 
 def levels(values: Floats, factor: float = SAME_SIZE) -> int:
-    """How many distinct values there are, those within `factor` of a level's smallest counted once."""
-    count, bound = 0, -math.inf
-    for value in np.sort(values):
-        if value > bound:
-            count, bound = count + 1, value * factor
-    return count
+    """How many there are, see `level_starts`."""
+    return len(level_starts(values, factor))
 
 
 def cells(observations: Observations) -> list[list[int]]:
-    """Row numbers by cell: rows of equal params and tokens."""
-    found: dict[tuple[float, float], list[int]] = {}
-    for i, key in enumerate(zip(observations.params.tolist(), observations.tokens.tolist(), strict=True)):
-        found.setdefault(key, []).append(i)
-    return list(found.values())
+    """Row numbers by cell: equal params, and tokens that whole steps of one batch or another set apart."""
+    found: list[list[int]] = []
+    for size in np.unique(observations.params):
+        mine = np.flatnonzero(observations.params == size)
+        starts = level_starts(observations.tokens[mine])
+        numbers = np.searchsorted(starts, observations.tokens[mine], side="right")
+        found += [mine[numbers == number].tolist() for number in range(1, len(starts) + 1)]
+    return found
 
 
 def best_of_cell(observations: Observations) -> Observations:

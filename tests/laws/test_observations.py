@@ -360,6 +360,18 @@ def test_best_of_cell_keeps_the_lowest_loss():
     assert kept.tolist() == [2.357367]
 
 
+def test_batches_that_round_the_tokens_apart_leave_one_cell(tmp_path):
+    """Whole steps of 512 and of 320 tokens towards 100,000: 99,840 and 100,160, one length of training."""
+    lengths = {"a": 99840, "b": 100160, "c": 200192}
+    losses = {"a": 2.5, "b": 2.4, "c": 2.2}
+    rows = [
+        {**GOOD, "run_id": name, "tokens": str(d), "loss": str(losses[name])} for name, d in lengths.items()
+    ]
+    found = observations_from_table(write_csv(tmp_path / "t.csv", rows), best_of=BestOf.cell)
+    assert found.run_ids == ("b", "c")
+    assert found.subset([True, False]).trials.run_ids == ("a", "b")
+
+
 def test_jsonl_and_parquet_read_as_csv(tmp_path):
     rows = [GOOD, {**GOOD, "run_id": "b", "tokens": "2000", "loss": "2.5"}]
     jsonl = tmp_path / "t.jsonl"

@@ -77,7 +77,13 @@ def test_the_widest_swing_comes_first_and_reasons_last(all_245):
     missing = {r.choice: r.reason for r in all_245.refits if r.status == NOT_FITTED}
     assert "params_body_and_head" in missing["which N"]
     assert missing["unit of the loss"] == "the losses are in nats/token"
-    assert missing["rows left out"] == "no cell has two runs"
+    assert by_label(all_245, "rows left out: all but the best of each cell").n == 239  # six sizes twice
+
+
+def test_a_grid_of_single_runs_has_no_best_of_a_cell():
+    found = sensitivity(planted_sweep(0, 0.003), POINT)
+    refused = by_label(found, "rows left out: all but the best of each cell")
+    assert (refused.status, refused.reason) == (NOT_FITTED, "no cell has two runs")
 
 
 def test_fits_that_are_not_identified_are_counted_and_outside_the_range(all_245):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.laws.forms.form import RowNumbers
-from harness.laws.observations import SAME_SIZE, Observations
+from harness.laws.observations import SAME_SIZE, Observations, level_starts
 from harness.laws.surfaces import Floats
 
 
@@ -54,7 +54,7 @@ def trials_of(observations: Observations) -> Trials | None:
         (row.params, tokens, row.lr, row.batch_tokens or math.nan, math.inf, row.name)
         for row in whole.diverged
         if row.lr is not None and (row.batch_tokens is None) == (whole.batch_tokens is None)
-        for tokens in lengths(whole.tokens[whole.params == row.params])
+        for tokens in level_starts(whole.tokens[whole.params == row.params])
         if not row.tokens > tokens
     ]
     added = np.array([row[:5] for row in broken], dtype=float).reshape(-1, 5).T
@@ -66,15 +66,6 @@ def by_rung(trials: Trials) -> Iterator[Trials]:
     """The runs of each (params, tokens), in order."""
     for size in np.unique(trials.params):
         mine = trials.params == size
-        for start in lengths(trials.tokens[mine]):
+        for start in level_starts(trials.tokens[mine]):
             same = mine & (trials.tokens >= start) & (trials.tokens <= start * SAME_SIZE)
             yield trials.at(np.flatnonzero(same))
-
-
-def lengths(tokens: Floats) -> list[float]:
-    """The smallest of each group of token counts that whole steps rounded apart."""
-    found: list[float] = []
-    for value in np.unique(tokens):
-        if not found or value > found[-1] * SAME_SIZE:
-            found.append(float(value))
-    return found

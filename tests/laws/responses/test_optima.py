@@ -243,7 +243,7 @@ def test_a_rate_tied_to_its_batch_is_told_from_neither():
     assert rung.minimum is None
 
 
-def test_seeds_count_as_one_setting_and_rounded_tokens_as_one_rung(tmp_path):
+def test_seeds_count_as_one_setting_and_rounded_tokens_as_one_rung_and_one_cell(tmp_path):
     rows = ["params_total,tokens,lr,batch_tokens,loss,seed,status"]
     for seed in (0, 1):
         for i in range(-2, 3):
@@ -259,7 +259,7 @@ def test_seeds_count_as_one_setting_and_rounded_tokens_as_one_rung(tmp_path):
     assert rung.lr is not None and rung.lr.value == pytest.approx(1e-3)
     chosen = best_of_cell(observations)
     kept = trials_of(chosen)
-    assert len(chosen) == 2 and kept is not None and len(kept.names) == 11
+    assert len(chosen) == 1 and kept is not None and len(kept.names) == 11
 
 
 def test_rates_that_are_not_known_are_asked_for(tmp_path):
