@@ -20,6 +20,7 @@ from kernels.attention.api import DTYPES, HEAD_DIMS
 from kernels.attention.problem import Documents, Options, documents_of_ids
 from kernels.attention.reference import reference_attention, visible
 from kernels.attention.tuning import Tile
+from kernels.selfcheck import lost_units
 
 
 class Layout(Enum):
@@ -177,9 +178,20 @@ def error_budgets(
 ) -> list[float]:
     """The largest error of each tensor: twice that of PyTorch's eager operations in the same precision, not
     less than half a unit in the last place of the largest number, nor than the noise of float32."""
-    roundings = [torch.finfo(case.dtype).eps / 2 * float(_finite(true).abs().max()) for true in truth]
-    eager = eager_errors(case, device)
-    return [max(2 * e, r, floor) for e, r, floor in zip(eager, roundings, floors, strict=True)]
+    units = [torch.finfo(case.dtype).eps * float(_finite(true).abs().max()) for true in truth]
+    eager, lost = eager_errors(case, device), lost_on_tensor_cores(case, device)
+    return [
+        max(2 * e, unit / 2, floor + n * unit)
+        for e, unit, floor, n in zip(eager, units, floors, lost, strict=True)
+    ]
+
+
+def lost_on_tensor_cores(case: Case, device: str) -> tuple[float, ...]:
+    """Units in the last place of each tensor; none where it is of 16 bits, far above those of a sum."""
+    if case.dtype != torch.float32 or not device.startswith("cuda"):
+        return (0.0,) * len(NAMES)
+    rows, columns = case.T_k, case.T_q * case.H // case.K
+    return tuple(map(lost_units, (rows, case.D, rows, columns, columns)))
 
 
 @lru_cache(256)

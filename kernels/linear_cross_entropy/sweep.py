@@ -24,6 +24,8 @@ GPU_BLOCK_BYTES = 256 << 20
 """On a GPU, of logits in their own precision. The gradient of the head is read and written once a block,
 8 bytes for the 6 n FLOPs of each weight: from n = 2,500 (50k tokens in bfloat16) a sixth of the time of the
 products by an H100's data sheet. Not measured."""
+ADDS_INTO_WIDER = torch.__version__ >= (2, 10)
+"""Before, `addmm` of 16-bit operands refuses to add to float32 (pytorch/pytorch#167931)."""
 ROW_BYTES = 128
 """Rows of logits begin at multiples of this, whatever the vocabulary: matrix products and kernels then read
 and write whole lines."""
@@ -67,8 +69,10 @@ def accumulate(sum_VW: Tensor, slopes_nV: Tensor, hidden_nW: Tensor) -> None:
     rounded to bfloat16 before it is added, and float16, which it might overflow, multiplied in float32."""
     if slopes_nV.dtype == sum_VW.dtype:
         sum_VW.addmm_(slopes_nV.t(), hidden_nW)
-    elif slopes_nV.is_cuda and torch.version.hip is None:
+    elif slopes_nV.is_cuda and torch.version.hip is None and ADDS_INTO_WIDER:
         torch.addmm(sum_VW, slopes_nV.t(), hidden_nW, out_dtype=sum_VW.dtype, out=sum_VW)
+    elif slopes_nV.is_cuda and torch.version.hip is None:
+        sum_VW += torch.mm(slopes_nV.t(), hidden_nW, out_dtype=sum_VW.dtype)
     elif slopes_nV.dtype == torch.bfloat16:
         sum_VW += slopes_nV.t() @ hidden_nW
     else:

@@ -56,6 +56,36 @@ def test_loss_and_gradients_are_those_of_the_whole_logits(z_loss: float, ignored
         assert largest_error(found, true) <= 16 * torch.finfo(torch.float32).eps * float(true.abs().max())
 
 
+class OnCuda(Tensor):
+    """Says that it is on a card; PyTorch's products there, by the rules of its source for types."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize("adds_into_wider", [True, False], ids=["torch 2.10", "torch 2.9"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_card_sums_the_gradient_of_the_head_in_float32(
+    dtype: torch.dtype, adds_into_wider: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mm(a: Tensor, b: Tensor, *, out_dtype: torch.dtype) -> Tensor:
+        assert a.dtype == b.dtype == dtype and out_dtype == torch.float32
+        return a.as_subclass(Tensor).float() @ b.float()
+
+    def addmm(own: Tensor, a: Tensor, b: Tensor, *, out_dtype: torch.dtype, out: Tensor) -> None:
+        if not (own.dtype == dtype or (adds_into_wider and own.dtype == out.dtype)):
+            raise RuntimeError(f"self and mat2 must have the same dtype, but got {own.dtype} and {dtype}")
+        out.copy_(own + mm(a, b, out_dtype=out_dtype))
+
+    monkeypatch.setattr(torch, "mm", mm)
+    monkeypatch.setattr(torch, "addmm", addmm)
+    monkeypatch.setattr(sweep, "ADDS_INTO_WIDER", adds_into_wider)
+    slopes, hidden, total = (torch.randn(size, dtype=dtype) for size in ((N, V), (N, W), (V, W)))
+    wide = total.float()
+    sweep.accumulate(wide, slopes.as_subclass(OnCuda), hidden)
+    assert wide.dtype == torch.float32
+    torch.testing.assert_close(wide, total.float() + slopes.t().float() @ hidden.float())
+
+
 def test_under_autocast_it_is_no_worse_than_pytorch() -> None:
     hidden, weight, targets = inputs()
     wide = hidden.detach().double().requires_grad_(), weight.detach().double().requires_grad_()
