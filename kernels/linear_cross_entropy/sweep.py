@@ -24,8 +24,9 @@ GPU_BLOCK_BYTES = 256 << 20
 """On a GPU, of logits in their own precision. The gradient of the head is read and written once a block,
 8 bytes for the 6 n FLOPs of each weight: from n = 2,500 (50k tokens in bfloat16) a sixth of the time of the
 products by an H100's data sheet. Not measured."""
-ADDS_INTO_WIDER = torch.__version__ >= (2, 10)
-"""Before, `addmm` of 16-bit operands refuses to add to float32 (pytorch/pytorch#167931)."""
+ADDS_INTO_WIDER = torch.__version__ >= "2.10"
+"""Versions, not text, are compared. Before, `addmm` of 16-bit operands refuses to add to float32
+(pytorch/pytorch#167931)."""
 ROW_BYTES = 128
 """Rows of logits begin at multiples of this, whatever the vocabulary: matrix products and kernels then read
 and write whole lines."""
