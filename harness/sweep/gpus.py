@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,10 +11,13 @@ from functools import cache
 from pathlib import Path
 
 from harness.errors import WrongInput
+from harness.sweep.slots import only
 
 DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """Of NVIDIA, of AMD, and of either below Windows' Linux: without one of them nobody needs to be asked."""
 COUNT = "import torch; print(torch.cuda.device_count())"
+USE = "import torch; torch.zeros(1, device='cuda').item()"
+ERROR = re.compile(r"[\w.]*Error: ")
 SECONDS = 120.0
 
 
@@ -42,3 +47,16 @@ def refuse_missing_gpus(names: Sequence[str]) -> None:
             else f"launcher.gpus={len(names)} but PyTorch sees no GPU here; see what "
             "`python -c 'import torch; torch.zeros(1).cuda()'` says"
         )
+
+
+def trouble_with(gpu: str) -> str:
+    """Why a new process cannot use this GPU; empty where it can."""
+    environment = {**os.environ, **only(gpu, os.environ)}
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", USE], capture_output=True, text=True, timeout=SECONDS, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {SECONDS:.0f} s"
+    said = [line for line in tried.stderr.splitlines() if ERROR.match(line)]
+    return (said or [f"exit code {tried.returncode}"])[-1] if tried.returncode else ""

@@ -19,10 +19,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.errors import WrongInput
+from harness.errors import CannotAnswer, WrongInput
 from harness.override import override
 from harness.runs import RunDirectory, Status
 from harness.signals import SHELL_SIGNAL, death
+from harness.sweep.gpus import trouble_with
 from harness.sweep.ledger import WAITING, CellState, held, look, survey
 from harness.sweep.plan import PlanLine, PlannedCell, create_run, still_planned
 from harness.sweep.queues import registered, release, reserve
@@ -157,10 +158,23 @@ class Queue:
         for child in [child for child in self.children if child.process.poll() is not None]:
             self.children.remove(child)
             release(self.root / child.cell.run_id)
-            if self.update(child.cell).status is Status.lost:
+            status = self.update(child.cell).status
+            if status in (Status.failed, Status.lost):
+                self.retire(child.slot)
+            if status is Status.lost:
                 code = child.process.returncode
                 how = death(code if code >= 0 else SHELL_SIGNAL - code)
                 print(f"{child.cell.run_id}: {how}; the sweep typed again goes on with it", file=sys.stderr)
+
+    def retire(self, slot: Slot) -> None:
+        """Give up a slot that has just failed a cell, where its GPU fails a bare process too: it would fail
+        all cells that are left, one after another. Raises CannotAnswer when it was the last."""
+        if slot.gpu is None or not (why := trouble_with(slot.gpu)):
+            return
+        self.slots.remove(slot)
+        print(f"GPU {slot.gpu} cannot be used, its slot is given up: {why}", file=sys.stderr)
+        if not self.slots and self.waiting:
+            raise CannotAnswer(f"no GPU can be used any more ({why}); mend that and type the sweep again")
 
     def refresh(self) -> None:
         others = {state.cell.run_id for state in self.elsewhere()}

@@ -80,7 +80,8 @@ def training_memory(
     shares = place.processes if place.sharded else 1
     weights, logits = FLOAT * shape.params.total, micro_batch * logit_bytes(shape, loss)
     kept = activation_bytes_per_sequence(shape, loss, checkpointing=place.checkpointing)
-    activations = micro_batch * kept - logits + mask_bytes(shape) + chunk_bytes(shape, loss, place.on_gpu)
+    chunk = chunk_bytes(shape, loss, micro_batch if place.on_gpu else None)
+    activations = micro_batch * kept - logits + mask_bytes(shape) + chunk
     whole = micro_batch * activation_bytes_per_sequence(shape, loss) - logits + mask_bytes(shape)
     return Memory(
         process=(PROCESS_BYTES + COMPILER_BYTES * place.compiled) * (not place.on_gpu),
@@ -146,12 +147,15 @@ def mask_bytes(shape: ModelShape) -> int:
     return FLOAT * shape.context**2 * sum(layer.passes for layer in bounded)
 
 
-def chunk_bytes(shape: ModelShape, loss: LossKind, on_gpu: bool = False) -> int:
-    """Of a chunked loss, whatever the batch: a block of logits and a copy, and the head's gradient, kept from
-    the forward pass, a block's share of it, and its product with the gradient of the loss."""
+def chunk_bytes(shape: ModelShape, loss: LossKind, gpu_sequences: int | None = None) -> int:
+    """Of a chunked loss: a block of logits and a copy, and the head's gradient, kept from the forward pass, a
+    block's share of it, and its product with the gradient of the loss. On a CPU whatever the batch is; on a
+    GPU, where a block may hold all of it, of so many sequences."""
     if loss is LossKind.full:
         return 0
-    held = GPU_CHUNK_LOGITS_BYTES if on_gpu else CHUNK_LOGITS_BYTES
+    held = CHUNK_LOGITS_BYTES
+    if gpu_sequences is not None:
+        held = min(GPU_CHUNK_LOGITS_BYTES, FLOAT * gpu_sequences * shape.context * shape.vocab_size)
     return 2 * max(held, FLOAT * shape.vocab_size) + 3 * FLOAT * shape.vocab_size * shape.width
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,11 @@ from harness.errors import CannotAnswer, WrongInput
 from harness.runs import FAILURE, METRICS, RECORD, RunDirectory, Status, run_directories
 from harness.sweep import gpus
 from harness.sweep.detach import QUEUE_LOG, detach
-from harness.sweep.local import LOG, start
+from harness.sweep.local import LOG, Queue, start
 from harness.sweep.plan import create_run, read_lines
 from harness.sweep.queues import living_queues
 from harness.sweep.slots import LauncherConfig, build_slots, own_cores
+from tests.sweep.test_queues import planned_sweep
 
 
 def test_slots_share_out_cores_and_gpus(monkeypatch):
@@ -87,6 +89,58 @@ def test_gpus_are_counted_by_another_process_where_a_driver_is(monkeypatch, tmp_
     assert counted() == 3
     monkeypatch.setattr(gpus, "COUNT", "raise ImportError('no torch')")
     assert counted() == 0
+
+
+ON_A_GPU = """
+import os, sys
+from pathlib import Path
+from harness.runs import RunDirectory, claim
+from tests.sweep.standin import blank_record
+run = RunDirectory(Path(sys.argv[1]))
+if os.environ["CUDA_VISIBLE_DEVICES"] in sys.argv[2].split(","):
+    claim(run).fail("CUDA error: unspecified launch failure")
+else:
+    claim(run).finish(blank_record(run_id=run.run_id, status="done"))
+"""
+
+
+@pytest.mark.parametrize("dead", ["1", "0,1"])
+def test_a_gpu_that_fails_whatever_runs_there_fails_one_cell_not_the_sweep(
+    tmp_path, monkeypatch, capsys, dead
+):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    asked = []
+
+    def trouble_with(gpu: str) -> str:
+        asked.append(gpu)
+        return "RuntimeError: no CUDA-capable device is detected" if gpu in dead.split(",") else ""
+
+    monkeypatch.setattr("harness.sweep.local.trouble_with", trouble_with)
+    root = planned_sweep(tmp_path, "abcde")
+    slots = build_slots(LauncherConfig(gpus=2), own_cores())
+    command = [sys.executable, "-c", ON_A_GPU]
+    queue = Queue(root, read_lines(root), slots, False, lambda run: [*command, str(run), dead])
+    if dead == "0,1":
+        with pytest.raises(CannotAnswer, match=r"no GPU can be used any more .*; mend that"):
+            queue.run(lambda _: None)
+    else:
+        queue.run(lambda _: None)
+    counted = Counter(state.status for state in queue.states.values())
+    assert counted[Status.failed] == len(dead.split(","))
+    assert asked == sorted(dead.split(","), key=asked.index) and len(asked) == counted[Status.failed]
+    assert counted[Status.planned if dead == "0,1" else Status.done] == 5 - len(asked)
+    assert "GPU 1 cannot be used, its slot is given up: RuntimeError" in capsys.readouterr().err
+
+
+def test_why_a_gpu_cannot_be_used_is_asked_of_a_process_that_sees_it_alone(monkeypatch):
+    seen = "import os; gpu = os.environ['CUDA_VISIBLE_DEVICES']\n"
+    for use, said in (
+        ("assert gpu == '3'", ""),
+        ("raise RuntimeError('CUDA error: ' + gpu + '\\nCUDA kernel errors')", "RuntimeError: CUDA error: 3"),
+        ("os._exit(7)", "exit code 7"),
+    ):
+        monkeypatch.setattr(gpus, "USE", seen + use)
+        assert gpus.trouble_with("3") == said
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from harness.training.fitting import memory_of
 from harness.training.memory import (
     Place,
     activation_bytes_per_sequence,
+    chunk_bytes,
     fit_micro_batch,
     mask_bytes,
     micro_batch_sequences,
@@ -56,6 +57,13 @@ def test_activations_are_estimated_within_15_percent(variant, context):
     shape = build_shape(ModelConfig(name="t", **{**changes, **VARIANTS[variant]}), 256, context)
     estimated = 2 * activation_bytes_per_sequence(shape) + mask_bytes(shape)
     assert estimated == pytest.approx(saved_bytes(shape, sequences=2), rel=0.15)
+
+
+def test_on_a_gpu_a_chunk_of_logits_is_no_larger_than_the_batch():
+    of_head = 3 * 4 * SHAPE.vocab_size * SHAPE.width
+    few, many = (chunk_bytes(SHAPE, LossKind.chunked, sequences) for sequences in (2, 10**6))
+    assert few == 2 * 4 * 2 * SHAPE.context * SHAPE.vocab_size + of_head
+    assert many == 2 * GPU_CHUNK_LOGITS_BYTES + of_head
 
 
 def test_a_chunked_loss_keeps_the_gradient_of_the_head_and_no_logits():
