@@ -175,9 +175,8 @@ def ended(names: Sequence[str]) -> None:
 def plant(root: Path, number: int) -> Path:
     """A sweep of cells that nothing but the stand-in can train."""
     cells = [PlannedCell(f"cell-{i:05d}", "none", 1, 2, 3, 4, 5.0, 0.1, 0, str(i)) for i in range(number)]
-    write_plan(
-        root, [plan_line(cell, {"config": {}, "tokens_path": ""}) for cell in cells], set, extend=False
-    )
+    frozen = {"config": {"hardware": {"device": "cpu"}}, "tokens_path": ""}
+    write_plan(root, [plan_line(cell, frozen) for cell in cells], set, extend=False)
     return root
 
 
