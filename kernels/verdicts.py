@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,11 @@ import torch
 
 SECONDS = 900
 """After which a comparison counts as hanging; compiling takes most of it."""
+
+NOT_OF_THE_KERNELS = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "Failed to find C compiler")
+"""As Triton, cuBLAS and Triton again say it, each in a bare RuntimeError."""
+STOPPED = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL)
+"""Someone ended the process: the user, Slurm, or the system for want of memory."""
 
 
 class Subject(Protocol):
@@ -60,17 +66,20 @@ class Verdict:
 
 
 def examine(subject: Subject) -> Verdict:
-    """Compare in this process. Whatever the kernels raise is a failure of theirs, but for a full memory."""
+    """Compare in this process. Whatever the kernels raise is a failure of theirs, but for what says nothing
+    of them: a full memory, or no compiler for the stubs that launch them."""
     try:
         torch.zeros(1, device=subject.device)
     except (RuntimeError, AssertionError) as error:
         return Verdict(Outcome.unavailable, f"{subject.device} cannot be used: {_first_line(error)}")
     try:
         said = subject.shortfall()
-    except torch.OutOfMemoryError as error:
+    except (torch.OutOfMemoryError, OSError, subprocess.CalledProcessError) as error:
         return Verdict(Outcome.unavailable, _first_line(error))
     except Exception as error:  # a refusal by the compiler, the driver, the card: each has its own type
         said = f"{type(error).__name__}: {_first_line(error)}"
+        if any(sign in str(error) for sign in NOT_OF_THE_KERNELS):
+            return Verdict(Outcome.unavailable, said)
     return Verdict(Outcome.passed, "") if said is None else Verdict(Outcome.failed, said)
 
 
@@ -79,7 +88,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def examine_apart(subject: Subject) -> Verdict:
-    """`examine` in a process of its own; one that dies or hangs is a failure of the kernels."""
+    """`examine` in a process of its own; one that crashes or hangs is a failure of the kernels."""
     home = str(Path(__file__).parents[1])
     paths = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "kernels.verdicts", _kind(subject), json.dumps(_fields(subject))]
@@ -89,6 +98,8 @@ def examine_apart(subject: Subject) -> Verdict:
         )
     except subprocess.TimeoutExpired:
         return Verdict(Outcome.failed, f"no answer within {SECONDS} s")
+    if -ran.returncode in STOPPED:
+        return Verdict(Outcome.unavailable, f"{signal.Signals(-ran.returncode).name} stopped the comparison")
     if ran.returncode:
         last = (ran.stderr.strip().splitlines() or ["no message"])[-1]
         return Verdict(Outcome.failed, f"the comparison ended with code {ran.returncode}: {last}")

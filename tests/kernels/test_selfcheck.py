@@ -3,7 +3,9 @@ verdict is kept. The process of its own is real here; the card is a CPU."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from pkgutil import resolve_name
@@ -145,6 +147,53 @@ def test_the_process_of_its_own_brings_back_what_it_found() -> None:
 def test_a_process_that_dies_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verdicts.sys, "executable", "false")
     assert examine_apart(SUBJECT).outcome is Outcome.failed
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome"),
+    [
+        ("TERM", Outcome.unavailable),
+        ("KILL", Outcome.unavailable),
+        ("SEGV", Outcome.failed),
+        ("ABRT", Outcome.failed),
+    ],
+)
+def test_who_was_stopped_has_not_failed(
+    name: str, outcome: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = tmp_path / "python"
+    stopped.write_text(f"#!/bin/sh\nkill -{name} $$\n")
+    stopped.chmod(0o755)
+    monkeypatch.setattr(verdicts.sys, "executable", str(stopped))
+    assert examine_apart(SUBJECT).outcome is outcome
+
+
+@dataclass(frozen=True)
+class Raising:
+    error: Exception
+    device: str = "cpu"
+
+    def shortfall(self) -> str | None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), Outcome.unavailable),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), Outcome.unavailable),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), Outcome.unavailable),
+        (RuntimeError("Failed to find C compiler. Please specify via CC"), Outcome.unavailable),
+        (subprocess.CalledProcessError(1, "gcc"), Outcome.unavailable),
+        (PermissionError(13, "Permission denied", "~/.triton"), Outcome.unavailable),
+        (RuntimeError("Triton Error [CUDA]: an illegal memory access was encountered"), Outcome.failed),
+        (RuntimeError("out of resource: shared memory, Required: 262144"), Outcome.failed),
+        (TypeError("a kernel's own"), Outcome.failed),
+    ],
+)
+def test_what_says_nothing_of_the_kernels_is_no_failure_of_theirs(error: Exception, outcome: Outcome) -> None:
+    found = verdicts.examine(Raising(error))
+    assert found.outcome is outcome and found.said
 
 
 def test_no_card_teaches_nothing() -> None:
