@@ -117,7 +117,10 @@ def resolve_strategy(strategy: Strategy, world: World) -> str:
 def choose_device(device: Device) -> torch.device:
     """Raises WrongInput when a GPU is asked for and none is there."""
     if device is Device.cuda and not torch.cuda.is_available():
-        raise WrongInput("hardware.device=cuda but torch sees no GPU; use auto or cpu")
+        built = "" if torch.version.cuda or torch.version.hip else ", being built for CPUs alone"
+        raise WrongInput(
+            f"hardware.device=cuda but torch {torch.__version__} sees no GPU{built}; use auto or cpu"
+        )
     use_gpu = device is not Device.cpu and torch.cuda.is_available()
     return torch.device("cuda" if use_gpu else "cpu")
 

@@ -5,11 +5,14 @@ import time
 import pytest
 import torch
 
+from harness.errors import WrongInput
 from harness.training.callbacks import SHARE, Clock, Saver
 from harness.training.cell import read_cell
+from harness.training.distributed import choose_device
 from harness.training.peak import forget_peak
 from harness.training.provenance import DRIVERS, driver
 from harness.training.run import train
+from harness.training.settings import Device
 from harness.training.steps import GPU_SPAN_FLOPS, SPAN_FLOPS, row_steps
 
 
@@ -23,6 +26,18 @@ def test_a_run_on_a_cpu_leaves_the_gpu_alone(planned_run, monkeypatch):
     monkeypatch.setattr(torch.cuda, "_lazy_init", touched)
     forget_peak(torch.device("cpu"))
     assert train(planned_run("hardware.device=cpu", "horizon.tokens=1_024")).loss
+
+
+@pytest.mark.parametrize(
+    ("cuda", "said"), [(None, "sees no GPU, being built for CPUs"), ("13.0", "sees no GPU; use")]
+)
+def test_where_no_gpu_is_seen_it_is_said_whether_one_could_be(monkeypatch, cuda, said):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", None)
+    with pytest.raises(WrongInput, match=said):
+        choose_device(Device.cuda)
+    assert choose_device(Device.auto) == choose_device(Device.cpu) == torch.device("cpu")
 
 
 def test_steps_are_taken_together_for_about_a_second_on_either_device(planned_run):
