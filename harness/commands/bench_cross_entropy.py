@@ -3,16 +3,21 @@ how long the first call of attention compiles."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from harness.report.terminal import print_lines, print_table
 
 if TYPE_CHECKING:
     from kernels.bench import Clock
+    from kernels.bench import Timing as AttentionTiming
     from kernels.linear_cross_entropy.bench import Timing
     from kernels.static import Resources
 
+WIDTH = 100
 FIRST_CALLS = (("sm_90", 64), ("sm_90", 128))
 
 
@@ -70,7 +75,7 @@ def compile_rest(cards: list[str]) -> Rest:
 
 LOSS_COLUMNS = (
     *("tokens", "width", "vocabulary", "by"),
-    *("loss alone ms", "TFLOP/s", "%", "with gradients ms", "TFLOP/s", "%", ""),
+    *("loss alone ms", "TFLOP/s", "%", "with gradients ms", "TFLOP/s", "%"),
 )
 
 
@@ -86,7 +91,6 @@ def loss_rows(timings: list[Timing], peak: float) -> list[tuple[str, ...]]:
             *map(str, (found.case.tokens, found.case.width, found.case.vocab_size, found.name)),
             *speed_cells(found.validating_ms, found.validating_tflops, peak),
             *speed_cells(found.training_ms, found.training_tflops, peak),
-            found.refused or found.unsteady,
         )
         for found in timings
     ]
@@ -96,3 +100,15 @@ def speed_cells(milliseconds: float | None, tflops: float | None, peak: float) -
     if milliseconds is None or tflops is None:
         return "", "", ""
     return f"{milliseconds:.3f}", f"{tflops:.0f}", f"{100 * tflops / peak:.0f}"
+
+
+def remarks(timings: Sequence[AttentionTiming] | Sequence[Timing]) -> list[str]:
+    """For below the table, since libraries are verbose: who has no speed, or gradients that differ between
+    two runs, on how many of the cases, and why."""
+    cases = len({each.case for each in timings})
+    said = Counter((each.name, each.refused or each.unsteady) for each in timings)
+    return [
+        fill(f"{name}, on {count} of {cases}: {why}", WIDTH, subsequent_indent="  ")
+        for (name, why), count in said.items()
+        if why
+    ]

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 from harness.commands.bench_cross_entropy import (
     LOSS_COLUMNS,
+    WIDTH,
     Rest,
     compile_rest,
     loss_rows,
     race_losses,
+    remarks,
     speed_cells,
 )
 from harness.commands.root import Format
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from kernels.static import Resources
 
 PASSES = 3
-WIDTH = 100
 RUN_ON = "Cards these kernels have been run on: none."
 STATIC = (
     f"{RUN_ON} Figures are read off the machine code.",
@@ -194,11 +195,13 @@ def show_timings(format: Format) -> None:
         f"causal attention of bfloat16 {said}",
         (
             *("tokens", "head_dim", "heads", "window", "by"),
-            *("forward ms", "TFLOP/s", "%", "backward ms", "TFLOP/s", "%", ""),
+            *("forward ms", "TFLOP/s", "%", "backward ms", "TFLOP/s", "%"),
         ),
         [timing_row(each, peak) for each in timings],
     )
+    print_lines(*remarks(timings), "")
     print_table(f"head and cross-entropy of bfloat16 {said}", LOSS_COLUMNS, loss_rows(losses, peak))
+    print_lines(*remarks(losses))
 
 
 def timing_row(found: Timing, peak: float) -> tuple[str, ...]:
@@ -209,5 +212,4 @@ def timing_row(found: Timing, peak: float) -> tuple[str, ...]:
         *about,
         *speed_cells(found.forward_ms, found.forward_tflops, peak),
         *speed_cells(found.backward_ms, found.backward_tflops, peak),
-        found.refused or found.unsteady,
     )
