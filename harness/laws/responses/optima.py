@@ -123,23 +123,13 @@ def fit_rungs(observations: Observations, config: FitConfig, law: LawName, form:
             level=config.level,
             details=details,
         )
-    optima = [one for rung in inside if (one := tuned_of(rung, law)) is not None]
-    rows = {"params": [rung.params for rung in inside], "tokens": [rung.tokens for rung in inside]}
-    quantity = "lr" if law is LawName.learning_rate else "batch_tokens"
+    step, error = through_optima(inside, law, form)
     drawn = bootstrap_json(config, len(inside))
-    step = fit_step(
-        form,
-        {name: rows[name] for name in form.columns},
-        np.array([one.value for one in optima]),
-        LOG_LEAST_SQUARES,
-        quantity=quantity,
-        may_be_constant=True,  # under a parametrization that transfers it is
-    )
     return ResponseFit(
         law=law,
-        response=quantity,
+        response=quantity_of(law),
         steps=(step,),
-        replicates=(resample_rungs(step, np.array([one.error for one in optima]), config),),
+        replicates=(resample_rungs(step, error, config),),
         conventions={**conventions, "resampling": "optima, by their own errors or their scatter"},
         table=ColumnTable(values={}, labels=(), dropped=()),
         level=config.level,
@@ -149,15 +139,32 @@ def fit_rungs(observations: Observations, config: FitConfig, law: LawName, form:
     )
 
 
+def through_optima(inside: Sequence[Rung], law: LawName, form: Form) -> tuple[Step, Floats]:
+    """The law through the optima of these rungs, and the standard error of each of their logarithms [n]."""
+    optima = [one for rung in inside if (one := tuned_of(rung, law)) is not None]
+    step = fit_step(
+        form,
+        {name: [getattr(rung, name) for rung in inside] for name in form.columns},
+        np.array([one.value for one in optima]),
+        LOG_LEAST_SQUARES,
+        quantity=quantity_of(law),
+        may_be_constant=True,  # under a parametrization that transfers it is
+    )
+    return step, np.array([one.error for one in optima])
+
+
+def quantity_of(law: LawName) -> str:
+    return "lr" if law is LawName.learning_rate else "batch_tokens"
+
+
 def tuned_of(rung: Rung, law: LawName) -> Tuned | None:
     return rung.lr if law is LawName.learning_rate else rung.batch_tokens
 
 
 def too_few(found: Sequence[Rung], inside: Sequence[Rung], law: LawName, needed: int) -> tuple[str, ...]:
     """Why there is no law through these rungs; empty when there is one."""
-    name = "lr" if law is LawName.learning_rate else "batch_tokens"
     if all(tuned_of(rung, law) is None for rung in found):
-        return (f"{name} does not vary within the rungs; nothing is known of its optimum",)
+        return (f"{quantity_of(law)} does not vary within the rungs; nothing is known of its optimum",)
     if len(inside) >= needed:
         return ()
     why = next((rung.edge for rung in found if rung.edge), f"the sweep has {len(found)} rungs")
