@@ -202,6 +202,13 @@ def test_mlflow_as_the_library_writes_it(tmp_path, monkeypatch):
     assert {row["run_name"] for row in read_mlflow(tmp_path).rows} == {"a", "b", "c", "d"}
 
 
+def test_a_damaged_mlflow_metric_is_named(tmp_path):
+    files = {**mlflow_files(100, 1000, 2.5), "metrics/val/loss": "1795314165833 2.5 ten\n"}
+    write_mlflow_run(tmp_path / "mlruns", "a", files)
+    with pytest.raises(WrongInput, match=r"metrics/val/loss is no log of MLflow .*'ten'"):
+        read_mlflow(tmp_path / "mlruns")
+
+
 def test_an_mlflow_store_without_runs_says_so(tmp_path):
     (tmp_path / "meta.yaml").write_text(EXPERIMENT)
     with pytest.raises(CannotAnswer, match="an MLflow folder without runs"):

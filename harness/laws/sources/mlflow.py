@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.errors import CannotAnswer
+from harness.errors import CannotAnswer, WrongInput
 from harness.laws.sources.table import Table, as_text
 from harness.runs import Skipped
 
@@ -56,7 +56,7 @@ def run_row(folder: Path, meta: dict[str, str]) -> dict[str, str]:
         "group": read_meta(experiment).get("name", "") if experiment.exists() else "",
         **{key: value for key, value in texts(folder / "tags") if not key.startswith("mlflow.")},
         **dict(texts(folder / "params")),
-        **{key: last_value(lines) for key, lines in texts(folder / "metrics")},
+        **{key: last_value(folder / "metrics" / key, lines) for key, lines in texts(folder / "metrics")},
         "run_id": meta["run_id"],
         "run_name": meta.get("run_name", ""),
         "status": STATUS.get(status, status),
@@ -78,8 +78,12 @@ def texts(folder: Path) -> Iterator[tuple[str, str]]:
             yield key, file.read_text(encoding="utf-8", errors="replace").strip()
 
 
-def last_value(lines: str) -> str:
-    """The value at the highest step, the latest of several."""
+def last_value(path: Path, lines: str) -> str:
+    """The value at the highest step, the latest of several; a line that was cut off does not count. Raises
+    WrongInput for a time stamp or a step that is no whole number."""
     logged = [line.split() for line in lines.splitlines()]
     whole = [parts for parts in logged if len(parts) >= 3]
-    return max(whole, key=lambda parts: (int(parts[2]), int(parts[0])))[1] if whole else ""
+    try:
+        return max(whole, key=lambda parts: (int(parts[2]), int(parts[0])))[1] if whole else ""
+    except ValueError as error:
+        raise WrongInput(f"{path} is no log of MLflow (time stamp, value, step): {error}") from error
