@@ -30,7 +30,7 @@ def print_plan(
         f"still to do {counted(len(left))}, {new_flops(left, shares):.3g} FLOPs",
         *device_time(left, currency, shares),
         "params are non-embedding; FLOPs are exact (forward and backward, attention and head included); "
-        "memory is weights, gradients, moments and activations; time is training alone, on one device",
+        "memory is that of the whole process at its peak; time is training alone, on one device",
     )
 
 
