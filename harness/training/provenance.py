@@ -54,19 +54,21 @@ def version_of(root: Path) -> str:
     if not (root / ".git").exists():
         return harness.__version__
     folders = ("harness", "kernels", "configs")
-    new = git(root, "ls-files", "--others", "--exclude-standard", "--", *folders).splitlines()
-    edits = git(root, "diff", "HEAD", "--", *folders).encode()
-    edits += b"".join(name.encode() + (root / name).read_bytes() for name in new if (root / name).is_file())
+    new = git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *folders).split(b"\0")
+    edits = git(root, "diff", "--binary", "HEAD", "--", *folders)
+    files = {name: root / os.fsdecode(name) for name in new if name}
+    edits += b"".join(name + path.read_bytes() for name, path in files.items() if path.is_file())
     dirty = f"+dirty.{hashlib.sha256(edits).hexdigest()[:8]}" if edits else ""
-    return (git(root, "rev-parse", "HEAD") or harness.__version__) + dirty
+    return (git(root, "rev-parse", "HEAD").decode() or harness.__version__) + dirty
 
 
-def git(root: Path, *arguments: str) -> str:
+def git(root: Path, *arguments: str) -> bytes:
+    """What it prints; nothing where it fails."""
     command = ["git", "-C", str(root), *arguments]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        return subprocess.run(command, capture_output=True, check=True, timeout=20).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return b""
 
 
 def provenance(cell: Cell, origin: Origin, device: torch.device, world_size: int = 1) -> dict[str, Any]:

@@ -36,16 +36,23 @@ def test_uncommitted_edits_have_a_hash_of_their_content(tmp_path):
         who = ["-c", "user.name=a", "-c", "user.email=a@b"]
         subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True)
 
-    old, new = tmp_path / "harness" / "old.py", tmp_path / "harness" / "new.py"
+    old, new, other = (tmp_path / "harness" / name for name in ("old.py", "new.py", "ünï.yaml"))
     old.parent.mkdir()
     old.write_text("1\n")
     git("init", "-q")
     git("add", ".")
     git("commit", "-qm", "one")
     versions = [version_of(tmp_path)]
-    for file, text in ((old, "2\n"), (new, "1\n"), (new, "2\n")):
-        file.write_text(text)
+    for file, data in (
+        (old, b"2\n"),
+        (new, b"1\n"),
+        (new, b"2\n"),
+        (other, b"1\n"),
+        (other, b"2\n"),
+        (old, b"\xe9\n"),
+    ):
+        file.write_bytes(data)
         versions.append(version_of(tmp_path))
     assert "dirty" not in versions[0]
-    assert len(set(versions)) == 4
+    assert len(set(versions)) == 7
     assert all(version.startswith(f"{versions[0]}+dirty.") for version in versions[1:])
