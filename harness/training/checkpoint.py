@@ -85,8 +85,10 @@ def write(path: Path, value: dict[str, Any], workshop: Path) -> None:
         read(beside)
         beside.replace(path)
         sync_folder(path.parent)
-    except UNWRITABLE:
+    except UNWRITABLE as error:
         beside.unlink(missing_ok=True)
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            raise error.__context__ from error  # what the disk said; PyTorch's writer speaks of positions
         raise
 
 

@@ -1,6 +1,8 @@
 import os
 import random
+import resource
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,6 +106,18 @@ def test_a_full_disk_keeps_the_previous_checkpoint(tmp_path, monkeypatch):
     with pytest.raises(WrongInput, match="previous checkpoint is kept"):
         save(tmp_path, state(2))
     monkeypatch.undo()
+    assert load_latest(tmp_path).step == 1
+
+
+def test_a_disk_that_fills_up_midway_is_named(tmp_path):
+    save(tmp_path, state(1))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(WrongInput, match="File too large; the previous checkpoint is kept"):
+            save(tmp_path, replace(state(2), model={"w": torch.zeros(100_000)}))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert load_latest(tmp_path).step == 1
 
 
