@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -40,9 +42,22 @@ def train_together(
 ) -> list[tuple[int, str]]:
     """Exit code and last words of each process. Where they are `compiled` (`split_and_trace`), these say into
     how many pieces."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with reserved_port() as port:
+        return meet_at(port, run, size, plan, compiled)
+
+
+@contextlib.contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that nobody else is given meanwhile; who names it may listen there, for this does not."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def meet_at(
+    port: int, run: RunDirectory, size: int, plan: Plan | None, compiled: bool
+) -> list[tuple[int, str]]:
     pipes = [CONTEXT.Pipe(duplex=False) for _ in range(size)]
     processes = [
         CONTEXT.Process(target=member, args=(run.path, rank, size, port, pipes[rank][1], plan, compiled))

@@ -95,15 +95,15 @@ def test_stopped_they_go_on_to_the_bit_and_with_another_number_nearly_so(planned
 
 
 @pytest.mark.parametrize(
-    ("mishap", "reason"),
+    ("mishap", "seconds", "reason"),
     [
-        (Mishap.killed, "."),
-        (Mishap.raises, "process 1 on .* failed: RuntimeError: boom"),
-        (Mishap.hangs, "."),
+        (Mishap.killed, 600, "."),
+        (Mishap.raises, 600, "process 1 on .* failed: RuntimeError: boom"),
+        (Mishap.hangs, 15, "."),  # in which both must also have begun
     ],
 )
-def test_when_one_fails_the_others_do_not_wait_for_ever(planned_run, mishap, reason):
-    run = planned_run("hardware.timeout_seconds=3")
+def test_when_one_fails_the_others_do_not_wait_for_ever(planned_run, mishap, seconds, reason):
+    run = planned_run(f"hardware.timeout_seconds={seconds}")
     (code, words), _ = train_together(run, plan=Plan(rank=1, step=20, mishap=mishap))
     assert code == 1
     assert run.status() is Status.failed
