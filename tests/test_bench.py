@@ -7,6 +7,7 @@ import pytest
 
 from harness.errors import CannotAnswer, WrongInput
 from harness.training.bench import loader_speed, packing, train_speed
+from harness.training.contest import Entry, Kind, start
 
 
 def test_training_is_timed_against_the_bare_loop(toy_cell):
@@ -17,6 +18,11 @@ def test_training_is_timed_against_the_bare_loop(toy_cell):
     assert speed.params_non_embedding == toy_cell.shape.params.non_embedding
     for reason in speed.left_out.values():
         assert "pip install" in reason
+
+
+def test_a_python_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(WrongInput, match="python=/nowhere/python is no program"):
+        start(Entry(Kind.transformers, compiled=False, python="/nowhere/python"), tmp_path)
 
 
 def test_the_loader_is_timed_against_torchs(toy_cell):

@@ -70,6 +70,7 @@ def test_a_wrong_value_says_what_would_be_right():
         ("data_seed=-99999999999999999999", "data_seed=-99999999999999999999 must lie"),
         ("hardware.threads=100_000", "hardware.threads must lie between 1 and 1024"),
         ("hardware.peak_flops=-1", "hardware.peak_flops must be positive"),
+        ("data_dir=", "data_dir= is empty"),
     ],
 )
 def test_a_setting_that_would_train_nonsense_or_crash_is_refused(override, said):

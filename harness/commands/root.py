@@ -43,6 +43,12 @@ class Experiment(TrainConfig):
     forecast: ForecastConfig = field(default_factory=ForecastConfig)
     format: Format = Format.table
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("data_dir", "runs_dir"):
+            if not getattr(self, name):
+                raise ValueError(f"{name}= is empty; give a folder, or . for the working directory")
+
     @property
     def folder(self) -> Path:
         """Where this experiment's own runs lie."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import harness
-from harness.errors import CannotAnswer
+from harness.errors import CannotAnswer, WrongInput
 
 
 class Kind(Enum):
@@ -96,11 +97,13 @@ class Contender:
 
 
 def start(entry: Entry, run: Path) -> Contender:
-    """Of the frozen cell in the run directory `run`."""
+    """Of the frozen cell in the run directory `run`. Raises WrongInput for a Python that is not there."""
     paths = [str(Path(harness.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     if entry.threads is not None:
         environment["OMP_NUM_THREADS"] = str(entry.threads)
+    if shutil.which(entry.python) is None:
+        raise WrongInput(f"python={entry.python} is no program; give another environment's bin/python")
     process = subprocess.Popen(
         [entry.python, "-m", "harness.training.contenders", entry.kind.name, str(entry.compiled), str(run)],
         stdin=subprocess.PIPE,
