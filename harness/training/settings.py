@@ -167,8 +167,9 @@ class EvaluationConfig:
 @dataclass(kw_only=True)
 class SavingConfig:
     """A metrics row at least every `log_steps` steps (and at least 100 a run), a checkpoint every
-    `checkpoint_seconds`. With `share_trunk` runs that differ in their horizon alone train what they have in
-    common once, where `schedule.warmup_tokens` makes them warm up alike. None of these changes the result."""
+    `checkpoint_seconds`, or as often as takes a twentieth of the time. With `share_trunk` runs that differ in
+    their horizon alone train what they have in common once, where `schedule.warmup_tokens` makes them warm up
+    alike. None of these changes the result."""
 
     log_steps: int = 50
     checkpoint_seconds: float = 20.0
