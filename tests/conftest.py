@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.cli import TRACEBACK
 from harness.config import compose_all
 from harness.runs import RunDirectory
 from harness.training.cell import Cell
@@ -98,13 +99,15 @@ def planned_run(toy_root: Path, tmp_path: Path) -> Callable[..., RunDirectory]:
 
 @pytest.fixture
 def harness() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `harness <words>` in a process of its own."""
+    """Run `harness <words>` in a process of its own. An error that it did not foresee is never right."""
 
     def call(*words: str, cwd: Path, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "harness", *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        return subprocess.run(
+        ended = subprocess.run(
             command, cwd=cwd, capture_output=True, text=True, timeout=timeout, env=environment
         )
+        assert TRACEBACK not in ended.stderr, ended.stderr
+        return ended
 
     return call

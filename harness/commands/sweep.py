@@ -132,8 +132,7 @@ def refuse_contradictions(settings: Settings) -> None:
 def devices_of(settings: Settings, lines: Sequence[PlanLine]) -> set[Device]:
     """Of the cells that are left, as they were frozen: what was typed may be silent about the hardware."""
     left = (line.frozen for line in lines if not (settings.folder / line.cell.run_id / RECORD).exists())
-    hardware = (frozen["config"]["hardware"] for frozen in left if frozen is not None)
-    return {from_plain(HardwareConfig, one).device for one in hardware}
+    return {Device(frozen["config"]["hardware"]["device"]) for frozen in left if frozen is not None}
 
 
 def refuse_devices(settings: Settings, devices: Collection[Device]) -> None:
