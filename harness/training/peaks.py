@@ -5,7 +5,8 @@ fp32), and for fp32 the ordinary ones, since TF32 is off; AMD's matrix cores do 
 only the figure with sparsity, half of it. Sources: NVIDIA's data sheets (A10, A30, A40, A100, H100, H200, L4,
 L40, L40S, HGX B200, GB200) and architecture white papers (GA102 for the RTX 3090 and A6000, Ada v2.1 for the
 RTX 40 series and RTX 6000, RTX Blackwell for the RTX 50 series); AMD's data sheets (MI250X, of whose two dies
-PyTorch sees each as a device; MI300X, MI325X).
+PyTorch sees each as a device; MI300X, MI325X). The figures of the A30, RTX 3090, RTX 5090, A6000,
+RTX 6000 Ada and MI250X, and of the MI300X in fp32, have yet to be held against those papers once more.
 """
 
 from __future__ import annotations
